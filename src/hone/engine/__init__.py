@@ -1,0 +1,1 @@
+"""What carries a policy: it samples, computes losses and steps, wherever the weights are."""

@@ -1,0 +1,1 @@
+"""Sampler and trainer in one process, over the same weights."""

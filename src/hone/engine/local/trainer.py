@@ -1,0 +1,106 @@
+"""Turns packed batches into gradients and gradients into steps, on one device.
+
+It knows no algorithm: a token loss is given to it, and every normaliser is in the weights of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hone.algo.losses import token_logprobs
+from hone.algo.packing import pack
+from hone.engine.base import TokenBatch, TokenLoss
+from hone.models.decoder import Decoder
+from hone.types import Floats, MicroBatch, PackedBatch, RunError, Sample
+
+
+class Trainer:
+    """AdamW over one decoder."""
+
+    def __init__(
+        self, model: Decoder, *, weight_decay: float = 0.0, max_grad_norm: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.95), micro_batch_tokens: int = 4096,
+    ) -> None:  # fmt: skip
+        self.model, self.max_grad_norm, self.micro_batch_tokens = model, max_grad_norm, micro_batch_tokens
+        matrices = [p for p in model.parameters() if p.ndim > 1]
+        vectors = [p for p in model.parameters() if p.ndim <= 1]  # norms and biases are not decayed
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=betas, fused=True)
+
+    def forward_backward(
+        self, batch: PackedBatch, token_loss: TokenLoss, *, temperature: float = 1.0
+    ) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        loss = 0.0
+        for micro_batch in batch.micro_batches:
+            logprobs, entropy = _forward(self.model, micro_batch, temperature)
+            losses, figures = token_loss(logprobs, token_batch(micro_batch))
+            weighted = (losses * torch.from_numpy(micro_batch.weights)).sum()
+            if not math.isfinite(value := weighted.item()):
+                raise RunError(f"the loss is {value}")
+            weighted.backward()  # type: ignore[no-untyped-call]
+            loss += value
+            for name, figure in {"policy/entropy": entropy, **figures}.items():
+                sums[name] = sums.get(name, 0.0) + figure.detach().float().sum().item()
+        return {"loss": loss, **{name: total / max(1, batch.num_loss_tokens) for name, total in sums.items()}}
+
+    def optim_step(self, learning_rate: float) -> float:
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm).item()
+        if not math.isfinite(norm):
+            raise RunError(f"the norm of the gradients is {norm}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    @torch.inference_mode()
+    def logprobs(
+        self, samples: Sequence[Sample], *, temperature: float = 1.0, model: Decoder | None = None
+    ) -> list[Floats]:
+        """Return the log-probabilities [T] of each sample's completion, under another model where one is given."""
+        # The weight of a token carries its sample's number through the sorting.
+        batch = pack(samples, range(len(samples)), micro_batch_tokens=self.micro_batch_tokens)
+        found: list[Floats] = [np.empty(0, np.float32)] * len(samples)
+        for micro_batch in batch.micro_batches:
+            logprobs = _forward(model or self.model, micro_batch, temperature)[0].numpy()
+            owners = micro_batch.weights.astype(np.int64)
+            for owner in np.unique(owners):
+                found[owner] = logprobs[owners == owner]
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimizer's state as named tensors."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return {
+            f"{names[parameter]}/{key}": value
+            for parameter, entry in self.optimizer.state.items()
+            for key, value in entry.items()
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the state that `state` returned."""
+        for name, parameter in self.model.named_parameters():
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            self.optimizer.state[parameter] = {key: state[f"{name}/{key}"] for key in keys if f"{name}/{key}" in state}
+
+
+def _forward(model: Decoder, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities and the entropies [T] of the batch's completion tokens."""
+    hidden = model(torch.from_numpy(batch.input_ids)).flatten(0, 1)
+    chosen = hidden.index_select(0, torch.from_numpy(batch.positions))
+    return token_logprobs(chosen, model.lm_head.weight, torch.from_numpy(batch.targets), temperature=temperature)
+
+
+def token_batch(batch: MicroBatch) -> TokenBatch:
+    """Return the flat arrays of a micro-batch as tensors."""
+    return TokenBatch(
+        advantages=torch.from_numpy(batch.advantages),
+        old_logprobs=None if batch.old_logprobs is None else torch.from_numpy(batch.old_logprobs),
+        ref_logprobs=None if batch.ref_logprobs is None else torch.from_numpy(batch.ref_logprobs),
+    )

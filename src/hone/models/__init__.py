@@ -1,0 +1,1 @@
+"""Models: the decoder, its tokenizer and templates, and their folders on disk."""

@@ -1,0 +1,34 @@
+"""Where a model is: embedded in the package, in a folder, or on the Hugging Face hub. Reads no weights, needs no torch."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from hone.types import HoneError
+
+EMBEDDED = ("base-tiny",)
+
+
+def find_model(name: str) -> Path:
+    """Return the folder of a model: an embedded one's name, a folder, or `owner/name` on the Hugging Face hub."""
+    if name in EMBEDDED:
+        return Path(str(resources.files("hone") / "assets" / name))
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.exists():
+        raise HoneError(f"{folder}: no config.json there, so it is not a model folder")
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _download(name)
+    raise HoneError(f"no model {name!r}: not an embedded one ({', '.join(EMBEDDED)}), not a folder, not owner/name on the hub")
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.md"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise HoneError(f"model {name!r} is not a folder here and could not be had from the hub: {error}") from error

@@ -1,0 +1,1 @@
+"""A recipe carried out: the stage graph, the manifest, run and resume."""

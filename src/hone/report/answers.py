@@ -1,0 +1,199 @@
+"""What the models wrote: completions with their behaviours marked, the same problem over time, training groups.
+
+Reads stored generations only. What comes out is plain data; the page sets it as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+
+from hone.report.charts import Row, evenly, finite
+from hone.rewards.behaviour import spans
+from hone.rewards.language import foreign_words
+from hone.types import Language
+
+MAX_PROBLEMS = 6
+MAX_COLUMNS = 8
+MAX_GROUPS_A_STEP = 4
+MAX_OUTPUTS_A_GROUP = 32
+_TAG = re.compile(r"<(/?)(think|answer)>")
+_STORIES = {  # by whether the answer was right first, last, and ever
+    (False, True, True): "learned",
+    (False, False, False): "stays wrong",
+    (False, False, True): "right for a while",
+    (True, False, True): "lost",
+    (True, True, True): "right from the start",
+}
+_WANTED = {"learned": 4, "stays wrong": 1, "lost": 1}  # how many problems of each story are shown, if there are
+
+
+def marked(task: str, language: Language, text: str, max_chars: int) -> list[Row]:
+    """Cut a completion into its think and answer parts, each a list of plain strings and `[string, marks]` pairs.
+
+    Marks are kinds of behaviour, `foreign` for words of the other language, `tag` for the tags themselves.
+    """
+    text = _shortened(text, max_chars)
+    marks = [(span.start, span.end, span.kind) for span in spans(task, text)]
+    marks += [(start, end, "foreign") for start, end in foreign_words(text, language)]
+    marks += [(*match.span(), "tag") for match in _TAG.finditer(text)]
+    return [
+        {"part": part, "runs": _runs(text, start, end, marks)}
+        for part, start, end in _parts(text)
+        if text[start:end].strip()
+    ]
+
+
+def same_problem(columns: Sequence[tuple[str, Path]], max_chars: int) -> Row | None:
+    """Return a handful of problems with their first answer in each column (a step or a model), side by side.
+
+    `tally` counts the stories of all problems, so that the page can say what the shown ones were chosen from.
+    """
+    columns = evenly(columns, MAX_COLUMNS)
+    by_column = [{row["problem_id"]: row for row in _rows(path, first_samples=True)} for _, path in columns]
+    if not by_column or not by_column[0]:
+        return None
+    stories = {problem: _story([rows.get(problem) for rows in by_column]) for problem in by_column[0]}
+    shown = _choose(stories, {problem: row["language"] for problem, row in by_column[0].items()})
+    return {
+        "columns": [label for label, _ in columns],
+        "tally": dict(Counter(stories.values())),
+        "problems": [
+            _question(by_column[0][problem])
+            | {
+                "story": stories[problem],
+                "answers": [
+                    _answer(rows[problem], max_chars) if problem in rows else None for rows in by_column
+                ],
+            }
+            for problem in shown
+        ],
+    }
+
+
+def training_groups(folder: Path, num_steps: int, max_chars: int) -> Row | None:
+    """Return the stored training groups of at most `num_steps` evenly spaced steps."""
+    paths = step_files(folder)
+    steps = [
+        {"step": step, "groups": [_group(rows, max_chars) for rows in _groups(path)]}
+        for step, path in evenly(paths, num_steps)
+    ]
+    steps = [step for step in steps if step["groups"]]
+    return {"num_stored": len(paths), "steps": steps} if steps else None
+
+
+def step_files(folder: Path) -> list[tuple[int, Path]]:
+    """Return the files `step-000012.parquet` of a folder with their steps, in order."""
+    return sorted((int(path.stem.removeprefix("step-")), path) for path in folder.glob("step-*.parquet"))
+
+
+def model_of(path: Path) -> str:
+    """Return the name of the model whose generations a file holds."""
+    models = parquet.read_table(path, columns=["model"]).column("model")
+    return str(models[0].as_py()) if len(models) else path.stem
+
+
+def _rows(path: Path, *, first_samples: bool = False) -> list[Row]:
+    rows: list[Row] = parquet.read_table(path, filters=[("sample", "==", 0)] if first_samples else None).to_pylist()
+    return rows
+
+
+def _story(rows: Sequence[Row | None]) -> str:
+    right = [row["verdict"] == "right" for row in rows if row is not None]
+    return _STORIES[right[0], right[-1], any(right)]
+
+
+def _choose(stories: Mapping[str, str], languages: Mapping[str, str]) -> list[str]:
+    """Choose problems by story, in the order in which they were asked, taking turns between the languages."""
+    chosen: list[str] = []
+    for story, count in _WANTED.items():
+        found = [problem for problem in stories if stories[problem] == story]
+        chosen += _in_turns(found, languages)[:count]
+    others = [problem for problem in stories if problem not in chosen]
+    others.sort(key=lambda problem: stories[problem] in _WANTED)  # the stories not shown yet come first
+    return (chosen + _in_turns(others, languages))[:MAX_PROBLEMS] if len(chosen) < MAX_PROBLEMS else chosen
+
+
+def _in_turns(problems: Sequence[str], languages: Mapping[str, str]) -> list[str]:
+    """Reorder problems so that their languages alternate for as long as they can."""
+    seen: Counter[str] = Counter()
+    ranks = {}
+    for problem in problems:
+        ranks[problem] = seen[languages[problem]]
+        seen[languages[problem]] += 1
+    return sorted(problems, key=lambda problem: ranks[problem])
+
+
+def _groups(path: Path) -> list[list[Row]]:
+    """Return the rows of a step as groups; a group begins at its sample 0."""
+    groups: list[list[Row]] = []
+    for row in _rows(path):
+        if row["sample"] == 0 or not groups:
+            groups.append([])
+        groups[-1].append(row)
+    return [group[:MAX_OUTPUTS_A_GROUP] for group in groups[:MAX_GROUPS_A_STEP]]
+
+
+def _group(rows: Sequence[Row], max_chars: int) -> Row:
+    return _question(rows[0]) | {"outputs": [_answer(row, max_chars) for row in rows]}
+
+
+def _question(row: Row) -> Row:
+    return {"question": row["question"], "language": row["language"], "reference": row["answer"]}
+
+
+def _answer(row: Row, max_chars: int) -> Row:
+    parts = json.loads(row["parts"] or "{}")
+    return {
+        "verdict": row["verdict"],
+        "why": row["why"],
+        "tokens": row["num_tokens"],
+        "finish": row["finish_reason"],
+        "reward": finite(row["reward"]),
+        "advantage": finite(row["advantage"]),
+        "parts": {name: finite(value) for name, value in parts.items()},
+        "text": marked(row["task"], row["language"], row["completion"], max_chars),
+    }
+
+
+def _shortened(text: str, max_chars: int) -> str:
+    """Leave out the middle of a long text, and say so in it."""
+    if len(text) <= max_chars:
+        return text
+    head = max_chars * 2 // 3
+    tail = max_chars - head
+    return f"{text[:head]} […{len(text) - max_chars} characters left out…] {text[-tail:]}"
+
+
+def _parts(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the parts of a completion as (name, start, end), tags with what they enclose; `outside` for the rest."""
+    part, start = "outside", 0
+    for match in _TAG.finditer(text):
+        closing, name = match.groups()
+        if closing:
+            yield name, start, match.end()
+            part, start = "outside", match.end()
+        else:
+            yield part, start, match.start()
+            part, start = name, match.start()
+    yield part, start, len(text)
+
+
+def _runs(text: str, start: int, end: int, marks: Sequence[tuple[int, int, str]]) -> list[Any]:
+    """Cut `text[start:end]` wherever a mark begins or ends; marks may overlap."""
+    inside = [mark for mark in marks if mark[0] < end and mark[1] > start]
+    cuts = sorted({start, end, *(place for mark in inside for place in mark[:2] if start < place < end)})
+    runs: list[Any] = []
+    for left, right in zip(cuts, cuts[1:], strict=False):
+        kinds = " ".join(sorted({kind for begin, stop, kind in inside if begin <= left and right <= stop}))
+        if runs and kinds and isinstance(runs[-1], list) and runs[-1][1] == kinds:
+            runs[-1][0] += text[left:right]
+        else:
+            runs.append([text[left:right], kinds] if kinds else text[left:right])
+    return runs

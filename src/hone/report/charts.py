@@ -1,0 +1,255 @@
+"""Which curves a report shows, and what a reader should look for in each. Knows metric names; draws nothing itself.
+
+A chart is left out where none of its metrics was recorded, so one list serves every kind of training stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+Row = dict[str, Any]
+Item = TypeVar("Item")
+MODEL_COLOURS = ("blue", "amber", "violet", "teal", "pink", "red")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of a chart: a training metric, or a figure of the held-out evaluations (drawn with markers)."""
+
+    name: str
+    key: str
+    colour: str
+    held_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Curves over steps. `section` says whether they show the model or its optimisation."""
+
+    title: str
+    caption: str
+    curves: tuple[Curve, ...]
+    section: Literal["model", "optimisation"] = "model"
+    axis: Literal["number", "share", "log"] = "number"
+    stacked: bool = False
+
+
+CHARTS = (
+    Chart(
+        title="Accuracy and reward",
+        caption="Held-out accuracy should climb with the reward; where only the reward climbs, it is being gamed. "
+        "The band is a 95% interval.",
+        curves=(
+            Curve("held-out pass@1", "pass_at_1", "blue", held_out=True),
+            Curve("training reward", "reward/mean", "amber"),
+        ),
+    ),
+    Chart(
+        title="Completion length",
+        caption="Tokens an answer. Growth that nobody asked for is what R1-Zero is known for; a fall means that "
+        "brevity pays.",
+        curves=(
+            Curve("held-out", "completion_length_mean", "blue", held_out=True),
+            Curve("training", "completion/length_mean", "amber"),
+        ),
+    ),
+    Chart(
+        title="Reflection and verification",
+        caption="The share of outputs that back up and try again, and of those that check before they answer.",
+        curves=(
+            Curve("reflection", "behaviour/reflection_rate", "violet"),
+            Curve("verification", "behaviour/verification_rate", "teal"),
+        ),
+        axis="share",
+    ),
+    Chart(
+        title="Tries a problem",
+        caption="How many attempts a held-out answer makes on average: more of them is search made visible.",
+        curves=(Curve("held-out", "tries_mean", "blue", held_out=True),),
+    ),
+    Chart(
+        title="Language consistency",
+        caption="The share of words in the language of the question. A fall is the mixing that R1-Zero is known for.",
+        curves=(
+            Curve("held-out", "language_consistency", "blue", held_out=True),
+            Curve("training", "language/consistency", "amber"),
+        ),
+        axis="share",
+    ),
+    Chart(
+        title="Cut, repeated, unscorable",
+        caption="All three should stay low: answers that hit the token limit, text that says itself again, verdicts "
+        "that could not be given.",
+        curves=(
+            Curve("truncated", "completion/truncated_share", "red"),
+            Curve("repeated", "completion/repetition_share", "pink"),
+            Curve("unscorable", "verdict/unscorable_share", "grey"),
+        ),
+        axis="share",
+    ),
+    Chart(
+        title="Reward by part",
+        caption="What the reward is made of. Format is usually learned first, accuracy after it.",
+        curves=(
+            Curve("accuracy", "reward/accuracy", "blue"),
+            Curve("format", "reward/format", "amber"),
+            Curve("language", "reward/language", "pink"),
+        ),
+    ),
+    Chart(
+        title="Groups without signal",
+        caption="Groups whose outputs are all right or all wrong teach nothing. Best when both leave room between them.",
+        curves=(
+            Curve("all right", "groups/all_right_share", "teal"),
+            Curve("all wrong", "groups/all_wrong_share", "red"),
+        ),
+        axis="share",
+    ),
+    Chart(
+        title="Loss",
+        caption="Should fall fast, then level off; a jump upwards is an unstable step.",
+        curves=(Curve("training loss", "loss", "amber"),),
+    ),
+    Chart(
+        section="optimisation",
+        title="Entropy",
+        caption="How undecided the policy is, in nats a token. A collapse to 0 ends exploration.",
+        curves=(Curve("entropy", "policy/entropy", "amber"),),
+    ),
+    Chart(
+        section="optimisation",
+        title="KL to the reference",
+        caption="How far the policy has moved. A slow rise is healthy.",
+        curves=(Curve("KL", "policy/kl", "amber"),),
+    ),
+    Chart(
+        section="optimisation",
+        title="Clipped tokens",
+        caption="The share of tokens whose ratio hit the clip. More than a few percent: the steps are large.",
+        curves=(Curve("clipped", "policy/clip_share", "amber"),),
+        axis="share",
+    ),
+    Chart(
+        section="optimisation",
+        title="Gradient norm",
+        caption="Before clipping. Spikes are worth a look; steady is good.",
+        curves=(Curve("gradient norm", "policy/grad_norm", "amber"),),
+    ),
+    Chart(
+        section="optimisation",
+        title="Sampler against trainer",
+        caption="KL between the two, on a log scale. Should be tiny: they must be the same policy.",
+        curves=(Curve("mismatch KL", "sampler/mismatch_kl", "amber"),),
+        axis="log",
+    ),
+    Chart(
+        section="optimisation",
+        title="Learning rate",
+        caption="The schedule that was followed.",
+        curves=(Curve("learning rate", "learning_rate", "amber"),),
+    ),
+    Chart(
+        section="optimisation",
+        title="Seconds a step",
+        caption="Where the time goes. Longer answers show up as rollout time.",
+        curves=(
+            Curve("rollout", "time/rollout_s", "blue"),
+            Curve("reward", "time/reward_s", "teal"),
+            Curve("train", "time/train_s", "amber"),
+        ),
+        stacked=True,
+    ),
+    Chart(
+        section="optimisation",
+        title="Tokens a second",
+        caption="Speed of sampling and of training.",
+        curves=(
+            Curve("rollout", "throughput/rollout_tokens_per_s", "blue"),
+            Curve("train", "throughput/train_tokens_per_s", "amber"),
+        ),
+    ),
+)
+
+
+def training_charts(metrics: Sequence[Row], evaluations: Sequence[Row], num_points: int) -> list[Row]:
+    """Return the charts that a stage has data for, each curve with at most `num_points` points."""
+    metrics = evenly(metrics, num_points)
+    drawn = []
+    for chart in CHARTS:
+        curves = [_curve(curve, evaluations if curve.held_out else metrics) for curve in chart.curves]
+        if curves := [curve for curve in curves if curve["x"]]:
+            drawn.append(
+                {
+                    "title": chart.title,
+                    "caption": chart.caption,
+                    "section": chart.section,
+                    "axis": chart.axis,
+                    "stacked": chart.stacked,
+                    "x_title": "step",
+                    "curves": curves,
+                }
+            )
+    return drawn
+
+
+def budget_chart(benchmark: str, models: Sequence[Row]) -> Row | None:
+    """Return accuracy against token budget for the models of one benchmark; None where no model has that curve."""
+    curves = []
+    for colour, model in zip(model_colours(models), models, strict=True):
+        rows = model.get("budget_curve") or []
+        curve = _curve(Curve(model["stage"], "pass_at_1", colour, held_out=True), rows, x="tokens")
+        curves += [curve] if curve["x"] else []
+    if not curves:
+        return None
+    return {
+        "title": benchmark,
+        "caption": "Each answer is cut after so many tokens. A line that goes on rising to the right belongs to a model "
+        "that puts a longer chain of thought to use. Bands are 95% intervals.",
+        "section": "budget",
+        "axis": "number",
+        "stacked": False,
+        "x_title": "tokens an answer may use",
+        "ticks": sorted({x for curve in curves for x in curve["x"]}),
+        "curves": curves,
+    }
+
+
+def model_colours(models: Sequence[Row]) -> list[str]:
+    """Give every model a colour of its own, the base model grey."""
+    trained = [model["stage"] for model in models if model["stage"] != "base"]
+    colours = {name: MODEL_COLOURS[i % len(MODEL_COLOURS)] for i, name in enumerate(trained)}
+    return [colours.get(model["stage"], "grey") for model in models]
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most `count` items, evenly spaced, the first and the last among them."""
+    if len(items) <= count:
+        return list(items)
+    if count == 1:
+        return [items[-1]]
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def finite(value: Any) -> float | None:
+    """Return a number short enough to embed; None for what is missing, NaN or infinite."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(f"{value:.4g}")
+
+
+def _curve(curve: Curve, rows: Iterable[Row], x: str = "step") -> Row:
+    points = [row for row in rows if finite(row.get(curve.key)) is not None]
+    drawn: Row = {
+        "name": curve.name,
+        "colour": curve.colour,
+        "markers": curve.held_out,
+        "x": [row[x] for row in points],
+        "y": [finite(row[curve.key]) for row in points],
+    }
+    bands = [row.get(f"{curve.key}_ci95") for row in points]
+    if points and all(bands):
+        drawn |= {"low": [finite(band[0]) for band in bands], "high": [finite(band[1]) for band in bands]}
+    return drawn

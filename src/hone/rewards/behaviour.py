@@ -1,0 +1,102 @@
+"""What a chain of thought does: tries, backs up, verifies, slips, repeats itself. Defined here alone, for each task.
+
+For Countdown, whose traces have a few fixed words:
+- a *try* begins at `try` / `试`;
+- an output *reflects* where it finds a result too high or too low (`high` / `大`, `low` / `小`) and then tries again;
+- an output *verifies* where it recomputes after `check` / `查` before it answers;
+- a *slip* is a sum `a op b = c`, in running form too (`3 + 8 = 11 * 8 = 88`), that is not true.
+For every other text, an output reflects where it uses one of the reflective words that the paper counts, and verifies
+where it uses one of verification. These are figures about words, not about what a model has in mind.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from hone.types import Problem
+
+Kind = Literal["try", "reflection", "verification", "slip"]
+
+_TRY = re.compile(r"(?<!\S)(?:try|试)(?!\S)")
+_BACK_UP = re.compile(r"(?<!\S)(?:high|low|大|小)(?!\S)(?=\s+(?:try|试)(?!\S))")
+_CHECK = re.compile(r"(?<!\S)(?:check|查)(?!\S)(?=\s+[0-9])")
+_SUM = re.compile(r"(?<![\d.])([0-9]{1,6})\s*([-+*/])\s*([0-9]{1,6})\s*=\s*([0-9]{1,6})(?![\d.])")
+# DeepSeek-R1 [v2], the reflective words whose count rises in training, with Chinese ones added.
+_REFLECTIVE = re.compile(
+    r"\b(?:wait|mistake|however|but|retry|error|verify|wrong|evaluate|check)\b|等等|不对|错|但|重新|检查|验证",
+    re.IGNORECASE,
+)
+_VERIFYING = re.compile(r"\b(?:verify|verifies|verifying|check|checks|checking|double-check)\b|检查|验证|验算", re.IGNORECASE)
+REPEAT_WINDOW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of text that shows a behaviour, for highlighting."""
+
+    start: int
+    end: int
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """The figures of one output."""
+
+    tries: int
+    reflects: bool
+    verifies: bool
+    sums: int
+    slips: int
+    repetition: float  # share of its windows of eight words that stood in it before
+
+
+def spans(problem_task: str, text: str) -> list[Span]:
+    """Return the behaviours in a text in the order in which they stand."""
+    if problem_task == "countdown":
+        patterns: list[tuple[re.Pattern[str], Kind]] = [
+            (_TRY, "try"), (_BACK_UP, "reflection"), (_CHECK, "verification")
+        ]  # fmt: skip
+    else:
+        patterns = [(_REFLECTIVE, "reflection"), (_VERIFYING, "verification")]
+    found = [Span(*match.span(), kind) for pattern, kind in patterns for match in pattern.finditer(text)]
+    found += [Span(start, end, "slip") for start, end, true in _sums(text) if not true]
+    return sorted(found, key=lambda span: (span.start, span.end))
+
+
+def measure(problem: Problem, text: str) -> Behaviour:
+    """Return the figures of one output of a problem."""
+    kinds = [span.kind for span in spans(problem.task, text)]
+    return Behaviour(
+        tries=kinds.count("try"),
+        reflects="reflection" in kinds,
+        verifies="verification" in kinds,
+        sums=len(_sums(text)),
+        slips=kinds.count("slip"),
+        repetition=repetition(text),
+    )
+
+
+def repetition(text: str) -> float:
+    """Return the share of a text's windows of eight words that stood in it before; 0 for a shorter text."""
+    words = text.split()
+    windows = [tuple(words[i : i + REPEAT_WINDOW]) for i in range(len(words) - REPEAT_WINDOW + 1)]
+    return 1 - len(set(windows)) / len(windows) if windows else 0.0
+
+
+def _sums(text: str) -> list[tuple[int, int, bool]]:
+    """Return every sum `a op b = c` as (start, end, is it true); the result of one may begin the next."""
+    found, place = [], 0
+    while match := _SUM.search(text, place):
+        left, op, right, result = int(match[1]), match[2], int(match[3]), int(match[4])
+        true = {
+            "+": left + right == result,
+            "-": left - right == result,
+            "*": left * right == result,
+            "/": right != 0 and left == result * right,
+        }[op]
+        found.append((match.start(), match.end(), true))
+        place = match.start(4)
+    return found

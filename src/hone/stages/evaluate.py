@@ -1,0 +1,186 @@
+"""Held-out evaluation: sample every problem a few times, judge, and give each figure with its 95% interval."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hone.config import EvaluateStage, Evaluation, Problems, Sampling
+from hone.engine.local.engine import LocalEngine
+from hone.models.tokenizer import Tokenizer
+from hone.record.files import append_row, write_json
+from hone.record.generations import write_generations
+from hone.rewards.behaviour import Behaviour, measure
+from hone.rewards.compose import score
+from hone.rewards.format import split_completion
+from hone.rewards.language import language_consistency
+from hone.rewards.verifiers import answer_key, verify
+from hone.stages.context import StageContext
+from hone.tasks import problems as load_problems
+from hone.types import Problem, Prompt, Rollout, ScoredGroup, Verdict
+
+WEIGHTS = {"accuracy": 1.0, "format": 1.0}
+
+
+def run(stage: EvaluateStage, context: StageContext) -> None:
+    """Evaluate each model in turn; write `results.json` and every generation."""
+    problems = find_problems(stage.problems)
+    results = []
+    total = len(problems) * stage.samples
+    for name in stage.models:
+        engine = LocalEngine.open(context.models[name])
+        with context.progress(total) as progress:
+            groups = sample_and_score(
+                engine, problems, stage.sampling, template=stage.template, samples=stage.samples,
+                seed=context.draw_seed("evaluate"), on_finish=progress.update,
+            )  # fmt: skip
+        figures = summarise(groups, stage.sampling.max_tokens, stage.budgets)
+        write_generations(context.folder / "generations" / f"{name.replace('/', '--')}.parquet", groups, step=0, model=name)
+        results.append({"stage": name, "benchmark": benchmark_name(stage.problems), **figures})
+        context.console.print(
+            f"{context.name}  {name}: pass@1 {figures['pass_at_1']:.3f} "
+            f"[{figures['pass_at_1_ci95'][0]:.3f}, {figures['pass_at_1_ci95'][1]:.3f}], "
+            f"length {figures['completion_length_mean']:.1f}",
+            highlight=False,
+        )
+    write_json(context.folder / "results.json", results)
+
+
+def benchmark_name(problems: Problems) -> str:
+    numbers = f"-{problems.num_numbers}" if problems.task in ("countdown", "chain") else ""
+    return f"{problems.task}{numbers}/{problems.split}"
+
+
+def find_problems(problems: Problems) -> list[Problem]:
+    """Make the problems that a recipe describes."""
+    return load_problems(
+        problems.task, split=problems.split, count=problems.count, seed=problems.seed,
+        num_numbers=problems.num_numbers, chinese_share=problems.chinese_share,
+    )  # fmt: skip
+
+
+def prompts(problems: Sequence[Problem], tokenizer: Tokenizer, template: str, num_samples: int) -> list[Prompt]:
+    """Render each problem as a prompt."""
+    return [
+        Prompt(ids=tokenizer.encode(tokenizer.render(problem.messages, template)), num_samples=num_samples)
+        for problem in problems
+    ]
+
+
+def sample_and_score(
+    engine: LocalEngine, problems: Sequence[Problem], sampling: Sampling, *, template: str, samples: int, seed: int,
+    on_finish: Callable[[int], None] | None = None,
+) -> list[ScoredGroup]:  # fmt: skip
+    """Sample each problem a few times and judge every output by accuracy and format."""
+    asked = prompts(problems, engine.tokenizer, template, samples)
+    grouped = engine.sample(asked, sampling.params(), seed=seed, on_finish=on_finish)
+    return [
+        ScoredGroup(
+            problem=problem,
+            rollouts=tuple(rollouts),
+            scores=tuple(score(problem, rollout.text, WEIGHTS) for rollout in rollouts),
+        )
+        for problem, rollouts in zip(problems, grouped, strict=True)
+    ]
+
+
+def summarise(groups: Sequence[ScoredGroup], max_tokens: int, budgets: Sequence[int] = ()) -> dict[str, Any]:
+    """Return the figures of an evaluation, those over problems with their 95% intervals as `<name>_ci95`.
+
+    A figure is the mean over problems of the mean over a problem's outputs. `completion_length_finished_mean` and
+    `language_consistency` leave out outputs that are cut or have no words; a problem left with none does not count.
+    """
+    outputs = [[_output(group.problem, rollout) for rollout in group.rollouts] for group in groups]
+
+    def over_problems(value: Callable[[dict[str, Any]], float | None]) -> dict[str, Any]:
+        kept = [[v for output in group if (v := value(output)) is not None] for group in outputs]
+        return mean_and_interval([float(np.mean(values)) for values in kept if values])
+
+    right = over_problems(lambda o: float(o["right"]))
+    figures: dict[str, Any] = {
+        "num_problems": len(groups),
+        "samples": len(groups[0].rollouts),
+        "pass_at_1": right["mean"],
+        "pass_at_1_ci95": right["ci95"],
+        "cons_at_k": float(np.mean([_majority_right(group) for group in groups])),
+    }
+    named: dict[str, Callable[[dict[str, Any]], float | None]] = {
+        "lenient_pass_at_1": lambda o: o["lenient"],
+        "completion_length_mean": lambda o: o["length"],
+        "completion_length_finished_mean": lambda o: None if o["truncated"] else o["length"],
+        "tries_mean": lambda o: o["behaviour"].tries,
+        "reflection_rate": lambda o: o["behaviour"].reflects,
+        "verification_rate": lambda o: o["behaviour"].verifies,
+        "language_consistency": lambda o: o["language"],
+        "format_share": lambda o: o["format"],
+        "truncated_share": lambda o: o["truncated"],
+        "repetition_share": lambda o: o["behaviour"].repetition,
+    }
+    for name, value in named.items():
+        found = over_problems(value)
+        figures[name], figures[f"{name}_ci95"] = found["mean"], found["ci95"]
+    behaviours: list[Behaviour] = [output["behaviour"] for group in outputs for output in group]
+    sums = sum(behaviour.sums for behaviour in behaviours)
+    figures["slip_share"] = sum(behaviour.slips for behaviour in behaviours) / sums if sums else None
+    figures["budget_curve"] = []
+    for budget in sorted({min(budget, max_tokens) for budget in budgets}):
+        within = over_problems(lambda o, b=budget: float(o["right"] and o["length"] <= b))  # type: ignore[misc]
+        figures["budget_curve"].append({"tokens": budget, "pass_at_1": within["mean"], "pass_at_1_ci95": within["ci95"]})
+    return figures
+
+
+def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean of per-problem values and its 95% interval, by the standard error over problems."""
+    if not values:
+        return {"mean": None, "ci95": None}
+    mean = float(np.mean(values))
+    error = 1.96 * float(np.std(values, ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return {"mean": mean, "ci95": [mean - error, mean + error]}
+
+
+def _output(problem: Problem, rollout: Rollout) -> dict[str, Any]:
+    parts = split_completion(rollout.text)
+    return {
+        "right": verify(problem, rollout.text)[0] is Verdict.RIGHT,
+        "lenient": verify(problem, rollout.text, lenient=True)[0] is Verdict.RIGHT,
+        "length": len(rollout.completion_ids),
+        "truncated": rollout.finish_reason == "length",
+        "format": parts.well_formed,
+        "language": language_consistency(parts.think, problem.language),
+        "behaviour": measure(problem, rollout.text),
+    }
+
+
+def _majority_right(group: ScoredGroup) -> bool:
+    """Say whether the answer given most often is right; of equally frequent ones the first counts (cons@k)."""
+    keys = [answer_key(group.problem, rollout.text) for rollout in group.rollouts]
+    answered = [key for key in keys if key is not None]
+    if not answered:
+        return False
+    winner = Counter(answered).most_common(1)[0][0]
+    return group.scores[keys.index(winner)].verdict is Verdict.RIGHT
+
+
+class HeldOut:
+    """The held-out evaluations while a stage trains: before its first step, every N steps, and after its last."""
+
+    def __init__(self, settings: Evaluation | None, template: str, context: StageContext, num_steps: int) -> None:
+        self.settings, self.template, self.context, self.num_steps = settings, template, context, num_steps
+        self.problems = find_problems(settings.problems) if settings else []
+
+    def after(self, step: int, engine: LocalEngine) -> dict[str, Any] | None:
+        """Evaluate if it is due after this many steps; write the figures and every generation."""
+        if self.settings is None or (step % self.settings.every and step != self.num_steps):
+            return None
+        groups = sample_and_score(
+            engine, self.problems, self.settings.sampling, template=self.template, samples=self.settings.samples,
+            seed=self.context.draw_seed("held-out"),
+        )  # fmt: skip
+        folder = self.context.folder
+        write_generations(folder / "evaluations" / f"step-{step:06d}.parquet", groups, step=step, model=self.context.name)
+        figures = summarise(groups, self.settings.sampling.max_tokens)
+        append_row(folder / "evaluations.jsonl", {"step": step, **figures})
+        return figures

@@ -1,0 +1,15 @@
+"""Which function carries out which kind of stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hone.stages import evaluate, rl, sft
+from hone.stages.context import StageContext
+
+RUNNERS: dict[str, Callable[[Any, StageContext], None]] = {
+    "sft": sft.run,
+    "rl": rl.run,
+    "evaluate": evaluate.run,
+}

@@ -1,0 +1,184 @@
+"""The data that flows through a run: one frozen type for each state.
+
+`Problem -> Rollout -> Group -> ScoredGroup -> Sample -> PackedBatch`. A later state is a new object, never an
+earlier one filled in, so nothing half-made exists. Standard library and numpy only: this module does not know
+torch, the recipe, or where problems come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Language = Literal["en", "zh"]
+FinishReason = Literal["stop", "length"]
+
+
+class HoneError(Exception):
+    """Something that the user can mend: one clear line saying what, where and the mend. The command exits 2."""
+
+
+class RunError(HoneError):
+    """A run that cannot go on, through no fault of its recipe (a full disk, a non-finite loss). Exits 1."""
+
+
+class Verdict(StrEnum):
+    """What a verifier found. `UNSCORABLE` is masked and counted, never a silent zero."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNSCORABLE = "unscorable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation, e.g. `Message(role="user", content="use 3 8 8 make 61")`."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question with its reference answer.
+
+    `answer` is what the task's verifier compares with: a number, or, for Countdown, one right expression.
+    Example: `Problem(id="countdown/3-8-8=61", task="countdown", messages=(...), answer="8 * 8 - 3", language="en")`.
+    """
+
+    id: str
+    task: str
+    messages: tuple[Message, ...]
+    answer: str
+    language: Language = "en"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One output of the policy for one prompt, of T tokens; the end token, where it was drawn, is among them."""
+
+    prompt_ids: Ids  # [P]
+    completion_ids: Ids  # [T]
+    sampler_logprobs: Floats  # [T] natural log, of the distribution at the sampling temperature, before truncation
+    text: str  # the completion, decoded without the end token
+    finish_reason: FinishReason
+    policy_version: int
+
+    def __post_init__(self) -> None:
+        if len(self.completion_ids) != len(self.sampler_logprobs):
+            raise ValueError(
+                f"rollout: {len(self.completion_ids)} completion ids but {len(self.sampler_logprobs)} logprobs"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The G rollouts of one problem."""
+
+    problem: Problem
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The reward of one rollout, its named parts (weighted: they add up to `reward`), and the verifier's verdict."""
+
+    reward: float
+    parts: Mapping[str, float]
+    verdict: Verdict
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredGroup:
+    """A group with one score for each rollout, in the same order."""
+
+    problem: Problem
+    rollouts: tuple[Rollout, ...]
+    scores: tuple[Score, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.rollouts) != len(self.scores):
+            raise ValueError(f"{self.problem.id}: {len(self.rollouts)} rollouts but {len(self.scores)} scores")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One training sequence of S = P + T tokens, with the advantage that its T completion tokens share.
+
+    A supervised example is a sample with advantage 1 and no logprobs. `old_logprobs` and `ref_logprobs` are those of
+    the policy that sampled it and of the reference policy.
+    """
+
+    prompt_ids: Ids  # [P], P >= 1
+    completion_ids: Ids  # [T], T >= 1
+    advantage: float
+    old_logprobs: Floats | None = None  # [T]
+    ref_logprobs: Floats | None = None  # [T]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """N samples of similar length as right-padded rows of S tokens, to go through the model at once.
+
+    The arrays over the completion tokens are flat, in row order: `positions` says where each of them is predicted,
+    as an index into the N * S hidden states (the token before it).
+    """
+
+    input_ids: NDArray[np.int64]  # [N, S]
+    positions: NDArray[np.int64]  # [T]
+    targets: NDArray[np.int64]  # [T]
+    weights: Floats  # [T] the loss of the optimizer step is sum(weights * token_loss)
+    advantages: Floats  # [T]
+    old_logprobs: Floats | None  # [T]
+    ref_logprobs: Floats | None  # [T]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedBatch:
+    """Everything that one optimizer step trains on, split into micro-batches."""
+
+    micro_batches: tuple[MicroBatch, ...]
+    num_tokens: int  # real tokens, prompts among them, without padding
+    num_loss_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How completions are drawn. `top_k=0`, `top_p=1` and `min_p=0` leave the distribution whole."""
+
+    max_tokens: int
+    temperature: float = 1.0  # 0 takes the likeliest token
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()  # a completion ends where its text contains one of these
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A prompt as the sampler takes it, and how many completions of it are wanted."""
+
+    ids: Sequence[int]
+    num_samples: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One row of supervised data: the model is trained to continue `prompt` with `completion`."""
+
+    prompt: str
+    completion: str
+    language: Language = "en"
+    tags: Mapping[str, str] = field(default_factory=dict)

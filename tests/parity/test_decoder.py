@@ -1,0 +1,416 @@
+"""The decoder against transformers: the same folder gives the same logits, both ways, and the same words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+
+from hone.engine.local.sampler import Sampler  # noqa: E402
+from hone.models.decoder import Decoder  # noqa: E402
+from hone.models.loading import load_model, save_model  # noqa: E402
+from hone.models.tokenizer import Tokenizer, word_tokenizer  # noqa: E402
+from hone.types import HoneError, Message, Prompt, SamplingParams  # noqa: E402
+
+VOCABULARY = 61
+SHAPE = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "max_position_embeddings": 96, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 24,
+}  # fmt: skip
+TEMPLATE = """{% for message in messages %}
+    {% if message.role == "system" and not loop.first %}{{ raise_exception("the system turn comes first") }}{% endif %}
+<|{{ message.role }}|> {{ message.content | trim }} {{ eos_token }}
+{% endfor %}
+{% if add_generation_prompt %}
+<|assistant|> {% endif %}"""
+
+
+def llama(**changes: Any) -> Any:
+    config = transformers.LlamaConfig(**{**SHAPE, "num_key_value_heads": 4, "tie_word_embeddings": False, **changes})
+    return transformers.LlamaForCausalLM(config)
+
+
+def qwen2(**changes: Any) -> Any:
+    config = transformers.Qwen2Config(**{**SHAPE, "num_key_value_heads": 2, "tie_word_embeddings": True, **changes})
+    return transformers.Qwen2ForCausalLM(config)
+
+
+def qwen3(**changes: Any) -> Any:
+    settings = {**SHAPE, "num_key_value_heads": 2, "head_dim": 12, "tie_word_embeddings": True, **changes}
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**settings))
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "llama": llama,
+    "llama-gqa": lambda: llama(num_key_value_heads=2),
+    "llama-mqa": lambda: llama(num_key_value_heads=1),
+    "llama-tied": lambda: llama(tie_word_embeddings=True),
+    "llama-head-dim": lambda: llama(head_dim=20),
+    "llama-biases": lambda: llama(num_key_value_heads=2, attention_bias=True, mlp_bias=True),
+    "llama-rope-llama3": lambda: llama(num_key_value_heads=2, rope_parameters=LLAMA3),
+    "llama-rope-linear": lambda: llama(
+        rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+    ),
+    "qwen2": qwen2,
+    "qwen2-untied": lambda: qwen2(tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+    "qwen3": qwen3,
+    "qwen3-untied": lambda: qwen3(tie_word_embeddings=False, attention_bias=True),
+}
+
+
+@pytest.fixture(params=MODELS)
+def theirs(request: pytest.FixtureRequest) -> Any:
+    return scrambled(MODELS[request.param]())
+
+
+def scrambled(model: Any) -> Any:
+    """Draw all weights large, biases and norms among them, so that a part left out moves the logits far."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(std=0.15, generator=generator)
+            if "norm" in name:
+                parameter.add_(1)
+    return model.eval()
+
+
+def some_ids(rows: int = 3, length: int = 40) -> torch.Tensor:
+    return torch.randint(VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def our_logits(model: Decoder, ids: torch.Tensor) -> torch.Tensor:
+    return model.logits(model(ids))
+
+
+@torch.no_grad()
+def their_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    return model(input_ids=ids).logits.float()
+
+
+def assert_same(ours: torch.Tensor, theirs: torch.Tensor, atol: float = 1e-5) -> None:
+    assert theirs.std() > 0.3, "logits near zero would compare nothing"
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=atol)
+
+
+def test_a_folder_of_transformers_gives_the_same_logits(theirs: Any, tmp_path: Path) -> None:
+    theirs.save_pretrained(tmp_path)
+    assert_same(our_logits(load_model(tmp_path), some_ids()), their_logits(theirs, some_ids()))
+
+
+def test_a_folder_of_ours_gives_transformers_the_same_logits(theirs: Any, tmp_path: Path) -> None:
+    theirs.save_pretrained(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    save_model(load_model(tmp_path / "in"), tmp_path / "out")
+    again, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert type(again) is type(theirs)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert torch.equal(their_logits(again, some_ids()), their_logits(theirs, some_ids()))
+
+
+def test_decoding_with_a_cache_gives_the_logits_of_the_whole_sequence(theirs: Any, tmp_path: Path) -> None:
+    from hone.models.decoder import Cache
+
+    theirs.save_pretrained(tmp_path)
+    model, ids = load_model(tmp_path), some_ids()
+    cache = Cache(model.config, 3, 40, model.norm.weight)
+    with torch.no_grad():
+        model(ids[:, :5], cache)
+        steps = [
+            model.logits(model.decode(ids[:, position], torch.full((3,), position), cache)) for position in range(5, 40)
+        ]
+    assert_same(torch.stack(steps, 1), their_logits(theirs, ids)[:, 5:])
+
+
+def test_rows_of_different_lengths_do_not_see_their_padding(tmp_path: Path) -> None:
+    theirs = scrambled(qwen3())
+    theirs.save_pretrained(tmp_path)
+    ids = some_ids()
+    padded = ids.clone()
+    padded[1, 17:] = 0
+    ours = our_logits(load_model(tmp_path), padded)
+    assert_same(ours[1, :17], their_logits(theirs, ids[1:2, :17])[0])
+
+
+@pytest.mark.parametrize("name", ["llama-rope-llama3", "qwen2", "qwen3-untied"])
+def test_sharded_weights(name: str, tmp_path: Path) -> None:
+    theirs = scrambled(MODELS[name]())
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert_same(our_logits(load_model(tmp_path), some_ids()), their_logits(theirs, some_ids()))
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "qwen2", "qwen3"])
+def test_bfloat16_weights_are_read_exactly(name: str, tmp_path: Path) -> None:
+    """A bfloat16 folder is a float32 model with rounded weights, and goes back to the same bits."""
+    theirs = scrambled(MODELS[name]()).to(torch.bfloat16)
+    theirs.save_pretrained(tmp_path)
+    ours = load_model(tmp_path)
+    assert all(parameter.dtype == torch.float32 for parameter in ours.parameters())
+    assert_same(our_logits(ours, some_ids()), their_logits(theirs.float(), some_ids()))
+
+    (tmp_path / "out").mkdir()
+    save_model(ours, tmp_path / "out", dtype=torch.bfloat16)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(their_logits(again.float(), some_ids()), their_logits(theirs.float(), some_ids()))
+
+
+def test_the_rotary_settings_of_older_transformers(tmp_path: Path) -> None:
+    """Before version 5, `rope_theta` stood by itself and the rest under `rope_scaling`, `type` being the older name."""
+    theirs = scrambled(MODELS["llama-rope-llama3"]())
+    theirs.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    scaling = config.pop("rope_parameters")
+    config["rope_theta"] = scaling.pop("rope_theta")
+    for key in ("rope_type", "type"):
+        renamed = {key if name == "rope_type" else name: value for name, value in scaling.items()}
+        (tmp_path / "config.json").write_text(json.dumps({**config, "rope_scaling": renamed}), "utf-8")
+        assert_same(our_logits(load_model(tmp_path), some_ids()), their_logits(theirs, some_ids()))
+
+
+def words(eos: str = "<|end|>") -> Tokenizer:
+    special = ["<unk>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>"]
+    plain = [f"w{number}" for number in range(VOCABULARY - len(special))]
+    return word_tokenizer(plain, special=special, eos=eos, chat_template=TEMPLATE)
+
+
+@pytest.mark.parametrize("name", ["llama-rope-llama3", "llama-biases", "qwen2", "qwen3"])
+def test_greedy_generation_token_for_token(name: str, tmp_path: Path) -> None:
+    """One batch of ragged prompts of ours, each prompt alone in transformers; some completions end by themselves."""
+    theirs = scrambled(MODELS[name]())
+    theirs.save_pretrained(tmp_path)
+    theirs.generation_config = transformers.GenerationConfig()  # the default one of Llama ends at token 2
+    prompts = [some_ids(1, length)[0] for length in (1, 3, 9, 17, 30)]
+
+    def generated(prompt: torch.Tensor, eos_id: int | None) -> list[int]:
+        settings = transformers.GenerationConfig(
+            do_sample=False, max_new_tokens=32, eos_token_id=eos_id, pad_token_id=0, bos_token_id=None
+        )
+        out = theirs.generate(prompt[None], attention_mask=torch.ones(1, len(prompt)).long(), generation_config=settings)
+        return out[0, len(prompt) :].tolist()
+
+    free = [generated(prompt, None) for prompt in prompts]
+    eos_id = free[2][6]  # a token that does come up
+    core = words()
+    tokenizer = words(eos=core.core.id_to_token(eos_id))
+    assert tokenizer.eos_id == eos_id
+    expected = [generated(prompt, eos_id) for prompt in prompts]
+    sampler = Sampler(load_model(tmp_path), tokenizer)
+    groups = sampler.sample(
+        [Prompt(ids=prompt.tolist()) for prompt in prompts], SamplingParams(max_tokens=32, temperature=0), seed=0
+    )
+    assert [group[0].completion_ids.tolist() for group in groups] == expected
+    reasons = [group[0].finish_reason for group in groups]
+    assert reasons == ["stop" if ids[-1] == eos_id else "length" for ids in expected]
+    assert "stop" in reasons
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
+def test_a_tokenizer_saved_by_us_works_the_same_in_transformers(name: str, tmp_path: Path) -> None:
+    scrambled(MODELS[name]()).save_pretrained(tmp_path / "in")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    save_model(load_model(tmp_path / "in"), folder)
+    words().save(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    for ours in (words(), Tokenizer.load(folder)):
+        texts = ["w1 w2 w3", "  w5\nw5 nobody-knows <think> w7 </think> <|end|>", "<|end|><|end|>w4", "<|user|> w1", ""]
+        for text in texts:
+            ids = ours.encode(text)
+            assert theirs.encode(text, add_special_tokens=False) == ids
+            assert theirs(text)["input_ids"] == ids
+            kept = [i for i in ids if i != ours.eos_id]
+            assert theirs.decode(kept, skip_special_tokens=False) == ours.decode(ids)
+        assert (theirs.eos_token, theirs.eos_token_id) == (ours.eos, ours.eos_id)
+        assert theirs.pad_token == ours.pad
+        assert theirs.vocab_size == ours.vocab_size
+        conversations = [
+            [Message(role="user", content=" w1 w2 ")],
+            [Message(role="system", content="w9"), Message(role="user", content="w1 <b> & w2")],
+            [Message(role=role, content="w3") for role in ("user", "assistant", "user")],
+        ]
+        for turns in conversations:
+            plain = [{"role": turn.role, "content": turn.content} for turn in turns]
+            rendered = theirs.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
+            assert ours.render(turns) == rendered
+
+
+def test_a_tokenizer_of_transformers_renders_its_start_token(tmp_path: Path) -> None:
+    """Templates of Llama and DeepSeek begin with `bos_token`, and a model without it answers worse."""
+    core = words().core
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token="w0", eos_token="<|end|>")
+    fast.chat_template = "{{ bos_token }} " + TEMPLATE
+    fast.save_pretrained(tmp_path)
+    ours = Tokenizer.load(tmp_path)
+    expected = fast.apply_chat_template([{"role": "user", "content": "w1"}], tokenize=False, add_generation_prompt=True)
+    assert ours.render([Message(role="user", content="w1")]) == expected
+    (tmp_path / "again").mkdir()
+    ours.save(tmp_path / "again")
+    assert Tokenizer.load(tmp_path / "again").render([Message(role="user", content="w1")]) == expected
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert theirs.apply_chat_template([{"role": "user", "content": "w1"}], tokenize=False, add_generation_prompt=True) == expected
+
+
+def test_a_template_that_refuses_a_conversation_is_quoted() -> None:
+    with pytest.raises(HoneError, match="the system turn comes first"):
+        words().render([Message(role="user", content="w1"), Message(role="system", content="w2")])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    scrambled(qwen2()).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **changes}), "utf-8")
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "mamba"}, "model_type 'mamba' is not supported"),
+        ({"model_type": None}, "model_type None is not supported"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
+        ({"use_sliding_window": True}, "sliding-window attention is not supported"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, "yarn"),
+        ({"num_key_value_heads": 3}, "4 attention heads are not a multiple of 3"),
+    ],
+)
+def test_what_the_decoder_does_not_implement_is_refused_by_name(
+    folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    change_config(folder, **changes)
+    with pytest.raises(HoneError, match=message):
+        load_model(folder)
+
+
+def test_a_missing_setting_is_named(folder: Path) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text("utf-8"))
+    del config["intermediate_size"]
+    file.write_text(json.dumps(config), "utf-8")
+    with pytest.raises(HoneError, match="intermediate_size is missing"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1]", '"text"', "\x00"])
+def test_a_damaged_config_is_refused(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text, "utf-8")
+    with pytest.raises(HoneError, match="config.json"):
+        load_model(folder)
+
+
+class Bomb:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_pickled_weights_are_refused_unread(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"weights": Bomb(folder / "went-off")}, folder / "pytorch_model.bin")
+    with pytest.raises(HoneError, match=r"pytorch_model\.bin is pickled"):
+        load_model(folder)
+    assert not (folder / "went-off").exists()
+
+
+def test_no_weights_at_all(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(HoneError, match=r"no model\.safetensors there$"):
+        load_model(folder)
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut, lambda data: b"", lambda data: b"\xff" * 8 + data[8:], lambda data: data[:8] + b"?" * 40 + data[48:]],
+    ids=["cut", "empty", "length", "header"],
+)  # fmt: skip
+def test_damaged_safetensors_are_refused_by_name(folder: Path, damage: Callable[[bytes], bytes]) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(HoneError, match=r"model\.safetensors: damaged"):
+        load_model(folder)
+
+
+def test_a_damaged_or_incomplete_index_is_refused(tmp_path: Path) -> None:
+    scrambled(qwen2()).save_pretrained(tmp_path, max_shard_size="20KB")
+    shard = sorted(tmp_path.glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(HoneError, match=f"no {shard.name} there"):
+        load_model(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    for text in ("{", "{}", '{"weight_map": 3}'):
+        index.write_text(text, "utf-8")
+        with pytest.raises(HoneError, match=r"model\.safetensors\.index\.json"):
+            load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"intermediate_size": 40}, "gate_up_proj"),
+        ({"hidden_size": 48}, "size mismatch"),
+        ({"vocab_size": 60}, "embed_tokens"),
+        ({"num_hidden_layers": 2}, r"Unexpected.*layers\.2"),
+        ({"num_hidden_layers": 4}, r"Missing.*layers\.3"),
+        ({"tie_word_embeddings": False}, r"Missing.*lm_head"),
+        ({"model_type": "qwen3"}, "q_norm"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_refused(
+    folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    change_config(folder, **changes)
+    with pytest.raises(HoneError, match=f"the weights do not fit config.json: .*{message}"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("model.layers.1.self_attn.k_proj.weight"), r"layers\.1\.qkv_proj"),
+        (lambda tensors: tensors.pop("model.embed_tokens.weight"), "embed_tokens"),
+        (lambda tensors: tensors.pop("model.norm.weight"), r"norm\.weight"),
+        (
+            lambda tensors: tensors.update({"model.layers.1.self_attn.k_proj.weight": torch.zeros(16, 30)}),
+            r"layers\.1\.qkv_proj",
+        ),
+        (lambda tensors: tensors.update({"model.layers.0.mlp.extra.weight": torch.zeros(2, 2)}), r"extra\.weight"),
+    ],
+    ids=["part-missing", "embedding-missing", "norm-missing", "part-of-another-width", "unknown"],
+)  # fmt: skip
+def test_weights_that_do_not_fit_the_config_are_refused(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], Any], message: str
+) -> None:
+    change_weights(folder, change)
+    with pytest.raises(HoneError, match=message):
+        load_model(folder)
