@@ -1,0 +1,271 @@
+"""The command `hone`: the only reader of the command line.
+
+What needs torch is imported inside the commands, so that help, plan and status answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hone import __version__
+from hone.types import HoneError, RunError
+
+app = typer.Typer(
+    name="hone",
+    help="DeepSeek-R1's recipe end to end: from a base model to a reasoner.\n\nExample: hone run r1-zero-tiny",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out_console = Console(soft_wrap=not sys.stdout.isatty())
+
+RecipeName = Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.", metavar="RECIPE")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a setting: seed=1 or STAGE.key=value. May be repeated.", metavar="KEY=VALUE"),
+]
+RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="DIR")]
+OutFolder = Annotated[Path | None, typer.Option("--out", help="The folder of the run; by default runs/RECIPE.")]
+
+
+def main() -> None:
+    """Run the command line. Exit 0 for success, 1 for a failed run, 2 for a usage or recipe error, 130 for Ctrl-C."""
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        app()
+    except RunError as error:
+        errors.print(f"[bold red]failed:[/] {_plain(error)}", highlight=False)
+        sys.exit(1)
+    except HoneError as error:
+        errors.print(f"[bold red]error:[/] {_plain(error)}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("stopped; nothing is lost: the same command goes on from the last checkpoint", highlight=False)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        out_console.print(f"hone {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    settings: Settings = None,
+    out: OutFolder = None,
+    from_stage: Annotated[
+        str | None, typer.Option("--from", help="Run this stage, and what depends on it, again.", metavar="STAGE")
+    ] = None,
+) -> None:
+    """Run a recipe; after a crash or Ctrl-C the same command goes on where it stopped.
+
+    Example: hone run r1-zero-tiny --set seed=1 --out runs/seed-1
+    """
+    from hone.config import load_recipe
+    from hone.pipeline.run import run_recipe
+    from hone.record.progress import make_console
+
+    loaded = load_recipe(recipe, tuple(settings or ()))
+    folder = out or Path("runs") / loaded.name
+    summary = run_recipe(loaded, folder, make_console(), from_stage=from_stage)
+    _print_summary(json.loads(summary.read_text("utf-8")))
+    _print_report(folder)
+
+
+@app.command()
+def plan(recipe: RecipeName, settings: Settings = None, out: OutFolder = None) -> None:
+    """Show a recipe's stages, what they start from, and what is done; refuse a wrong recipe.
+
+    Example: hone plan r1-zero-tiny --set r1_zero.steps=100
+    """
+    from hone.config import load_recipe
+    from hone.pipeline.run import make_plan
+
+    loaded = load_recipe(recipe, tuple(settings or ()))
+    folder = out or Path("runs") / loaded.name
+    made = make_plan(loaded, folder)
+    table = Table(title=f"{loaded.name} in {folder}, seed {loaded.seed}", title_justify="left")
+    for column in ("stage", "kind", "reads", "state", "hash"):
+        table.add_column(column)
+    for stage in loaded.stage:
+        record = made.manifest.stages[stage.name]
+        state = "made with other settings" if stage.name in made.changed else record.state
+        table.add_row(stage.name, stage.kind, ", ".join(stage.inputs) or "nothing", state, record.hash)
+    out_console.print(table)
+
+
+@app.command()
+def status(folder: RunFolder) -> None:
+    """Show where a run stands.
+
+    Example: hone status runs/r1-zero-tiny
+    """
+    from hone.pipeline.manifest import read_manifest
+    from hone.record.files import read_rows
+
+    manifest = read_manifest(folder)
+    table = Table(title=f"{manifest.recipe['name']} in {folder}", title_justify="left")
+    for column in ("stage", "kind", "state", "seconds", "step", "last figures"):
+        table.add_column(column)
+    for name, record in manifest.stages.items():
+        last = (read_rows(folder / name / "metrics.jsonl") or [{}])[-1]
+        shown = [key for key in ("loss", "reward/mean", "completion/length_mean") if key in last]
+        figures = record.error or "  ".join(f"{key} {last[key]:.3g}" for key in shown)
+        seconds = "" if record.seconds is None else f"{record.seconds:.0f}"
+        table.add_row(name, record.kind, record.state, seconds, str(last.get("step", "")), figures)
+    out_console.print(table)
+
+
+@app.command()
+def report(
+    folder: RunFolder,
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write; by default DIR/report.html.")] = None,
+) -> None:
+    """Write the HTML report of a run, finished or not: one file that opens without a network.
+
+    Example: hone report runs/r1-zero-tiny
+    """
+    from hone.pipeline.manifest import read_manifest
+
+    read_manifest(folder)
+    _print_report(folder, out, required=True)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model folder, base-tiny, or a name on the hub.", metavar="MODEL")],
+    benchmark: Annotated[
+        str, typer.Option(help="countdown, chain, gcd or linear; countdown-4 has four numbers.", metavar="NAME")
+    ] = "countdown",
+    samples: Annotated[int, typer.Option(min=1, help="Completions a problem.")] = 4,
+    count: Annotated[int, typer.Option(min=1, help="How many problems.")] = 400,
+    split: Annotated[str, typer.Option(help="validation for choices, test for figures.")] = "test",
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="A completion is cut after this many tokens.")] = 256,
+    template: Annotated[str, typer.Option(help="chat (the model's own) or r1-zero (the paper's).")] = "chat",
+    seed: Annotated[int, typer.Option(help="Chooses what is sampled.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Where to store results and generations.")] = None,
+) -> None:
+    """Measure a model on held-out problems: pass@1, cons@k and behaviour, with 95% intervals; keep every generation.
+
+    Example: hone eval runs/r1-zero-tiny/r1_zero/checkpoint --benchmark countdown-4 --samples 8
+    """
+    from hone.config import parse_recipe
+    from hone.pipeline.run import run_recipe
+    from hone.record.progress import make_console
+
+    task, _, size = benchmark.partition("-")
+    problems: dict[str, Any] = {"task": task, "split": split, "count": count}
+    if size:
+        problems["num_numbers"] = int(size) if size.isdecimal() else size
+    stage = {
+        "name": "evaluate", "kind": "evaluate", "models": [model], "problems": problems, "samples": samples,
+        "template": template, "sampling": {"temperature": temperature, "max_tokens": max_tokens},
+    }  # fmt: skip
+    recipe = parse_recipe({"name": "eval", "seed": seed, "stage": [stage]}, "hone eval")
+    folder = out or Path("runs") / f"eval-{Path(model).name if Path(model).name != 'checkpoint' else Path(model).parent.name}-{benchmark}"
+    summary = run_recipe(recipe, folder, make_console())
+    _print_summary(json.loads(summary.read_text("utf-8")))
+    out_console.print(f"generations: {folder / 'evaluate' / 'generations'}", highlight=False)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A model folder, base-tiny, or a name on the hub.", metavar="MODEL")],
+    prompt: Annotated[str | None, typer.Option(help="Answer this one message and exit.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="R1's advice is 0.6; 0 takes the likeliest token.")] = 0.6,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="R1's advice is 0.95.")] = 0.95,
+    max_tokens: Annotated[int, typer.Option(min=1, help="An answer is cut after this many tokens.")] = 256,
+    seed: Annotated[int, typer.Option(help="Chooses what is sampled.")] = 0,
+) -> None:
+    """Talk to a model in the terminal; its thinking is dimmed.
+
+    Example: hone chat base-tiny --prompt "use 3 8 8 make 61"
+    """
+    from hone.chat import Chat
+    from hone.types import SamplingParams
+
+    params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
+    session = Chat(model, params, seed, out_console)
+    if prompt is not None:
+        session.answer(prompt)
+    else:
+        session.loop()
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: one line for each thing that is missing or wrong, and its mend.
+
+    Example: hone doctor
+    """
+    from hone.doctor import diagnose
+
+    problems = 0
+    for finding in diagnose():
+        mark = "[green]ok[/]" if finding.mend is None else "[yellow]--[/]" if not finding.needed else "[bold red]no[/]"
+        mend = "" if finding.mend is None else f"; mend: {_plain(finding.mend)}"
+        out_console.print(f"{mark}  {_plain(finding.what)}{mend}", highlight=False)
+        problems += finding.mend is not None and finding.needed
+    raise typer.Exit(1 if problems else 0)
+
+
+def _print_report(folder: Path, out: Path | None = None, *, required: bool = False) -> None:
+    try:
+        from hone.report.html import write_report
+    except ModuleNotFoundError as error:
+        if required:
+            raise HoneError("the report needs plotly: pip install 'hone-r1[report]'") from error
+        out_console.print("no report: it needs plotly (pip install 'hone-r1[report]')")
+        return
+    out_console.print(f"report: {write_report(folder, out)}", highlight=False)
+
+
+_COLUMNS = (
+    ("pass@1", "pass_at_1", "{:.3f}"),
+    ("cons@k", "cons_at_k", "{:.3f}"),
+    ("length", "completion_length_mean", "{:.1f}"),
+    ("reflects", "reflection_rate", "{:.2f}"),
+    ("verifies", "verification_rate", "{:.2f}"),
+    ("one language", "language_consistency", "{:.2f}"),
+    ("format", "format_share", "{:.2f}"),
+    ("cut", "truncated_share", "{:.2f}"),
+)
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    table = Table(title=f"{summary['recipe']}, seed {summary['seed']}, {summary['seconds']:.0f} s", title_justify="left")
+    table.add_column("model")
+    table.add_column("benchmark")
+    for header, _, _ in _COLUMNS:
+        table.add_column(header, justify="right")
+    table.add_column("95% interval of pass@1")
+    for model in summary["models"]:
+        cells = ["" if model[key] is None else form.format(model[key]) for _, key, form in _COLUMNS]
+        low, high = model["pass_at_1_ci95"]
+        table.add_row(model["stage"], model["benchmark"], *cells, f"{low:.3f} to {high:.3f}")
+    out_console.print(table)
+    for claim in summary["claims"]:
+        out_console.print(f"{claim['verdict']:>14}  {claim['claim']}: {claim['evidence']}", highlight=False, markup=False)
+
+
+def _plain(text: object) -> str:
+    """Escape what rich would read as markup."""
+    return str(text).replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

@@ -29,8 +29,8 @@ class Problems(Strict):
 
     task: Literal["countdown", "chain", "gcd", "linear"] = "countdown"
     """The generator of the problems."""
-    split: Literal["train", "validation", "test"] = "train"
-    """The split: disjoint by a hash of each problem."""
+    split: Literal["train"] = "train"
+    """The split of training problems; the splits are disjoint by a hash of each problem."""
     count: Count = 1000
     """How many different problems."""
     num_numbers: Annotated[int, Field(ge=2, le=6)] = 3
@@ -39,6 +39,24 @@ class Problems(Strict):
     """The share of questions asked in Chinese; the others are English."""
     seed: int = 0
     """Chooses and orders the problems."""
+
+
+class HeldOutProblems(Problems):
+    """Problems to measure on, never trained on."""
+
+    split: Literal["validation", "test"] = "validation"  # type: ignore[assignment]
+    """`validation` for choices while a recipe is made, `test` for the figures that are reported."""
+    count: Count = 200
+    """How many different problems."""
+
+
+class BenchmarkProblems(HeldOutProblems):
+    """Problems for final figures."""
+
+    split: Literal["validation", "test"] = "test"
+    """`validation` for choices while a recipe is made, `test` for the figures that are reported."""
+    count: Count = 500
+    """How many different problems."""
 
 
 class Corpus(Strict):
@@ -112,8 +130,7 @@ class Evaluation(Strict):
     """Steps between evaluations; one more stands before the first step and one after the last."""
     samples: Count = 2
     """Completions a problem."""
-    problems: Problems = Problems(split="validation", count=200)
-    """The problems: never those trained on."""
+    problems: HeldOutProblems = HeldOutProblems()
     sampling: Sampling = Sampling()
     """How completions are drawn."""
 
@@ -220,10 +237,6 @@ class RlStage(_Stage):
                 f"{self.problems_per_step} problems x {self.group_size} outputs do not divide into "
                 f"updates_per_step = {self.updates_per_step} equal mini-batches"
             )
-        if self.problems.split != "train":
-            raise ValueError(f"problems.split = {self.problems.split!r}: training on held-out problems")
-        if self.evaluation.problems.split == "train":
-            raise ValueError("evaluation.problems.split = 'train': these problems are trained on")
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature = 0: the outputs of a group would all be the same")
         return self
@@ -235,7 +248,7 @@ class EvaluateStage(_Stage):
     kind: Literal["evaluate"]
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     """Stages or models elsewhere."""
-    problems: Problems = Problems(split="test", count=500)
+    problems: BenchmarkProblems = BenchmarkProblems()
     template: Literal["chat", "r1-zero"] = "chat"
     """How a question becomes a prompt."""
     sampling: Sampling = Sampling(max_tokens=256)
@@ -289,10 +302,15 @@ def load_recipe(name: str, settings: tuple[str, ...] = ()) -> Recipe:
     raw = _read(name)
     for setting in settings:
         _apply(raw, setting)
+    return parse_recipe(raw, f"recipe {name}")
+
+
+def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
+    """Check and freeze a recipe's tables; refuse by name, the message beginning with `where`."""
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise HoneError(f"recipe {name}: {_explain(error, raw)}") from error
+        raise HoneError(f"{where}: {_explain(error, raw)}") from error
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -332,7 +350,8 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
 
 def _explain(error: ValidationError, raw: dict[str, Any]) -> str:
     """One line for the first thing that is wrong: where, what, and for an unknown key the closest known one."""
-    first = error.errors(include_url=False)[0]
+    # A misspelt key is also a missing one: the misspelling says more.
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     where = [part for part in first["loc"] if part not in ("sft", "rl", "evaluate")]
     if where[:1] == ["stage"] and len(where) > 1 and isinstance(where[1], int):
         stage = raw["stage"][where[1]]
@@ -347,7 +366,7 @@ def _explain(error: ValidationError, raw: dict[str, Any]) -> str:
 
 def _field_names() -> set[str]:
     models = (
-        Recipe, SftStage, RlStage, EvaluateStage, Problems, Corpus, Sampling, Shape, Optimizer, Evaluation, Rewards
+        Recipe, SftStage, RlStage, EvaluateStage, HeldOutProblems, Corpus, Sampling, Shape, Optimizer, Evaluation, Rewards
     )  # fmt: skip
     return {name for model in models for name in model.model_fields}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 
 transformers = pytest.importorskip("transformers")
@@ -62,7 +63,9 @@ MODELS: dict[str, Callable[[], Any]] = {
         rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
     ),
     "qwen2": qwen2,
-    "qwen2-untied": lambda: qwen2(tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+    "qwen2-untied": lambda: qwen2(
+        tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
+    ),
     "qwen3": qwen3,
     "qwen3-untied": lambda: qwen3(tie_word_embeddings=False, attention_bias=True),
 }
@@ -153,17 +156,17 @@ def test_sharded_weights(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["llama-gqa", "qwen2", "qwen3"])
 def test_bfloat16_weights_are_read_exactly(name: str, tmp_path: Path) -> None:
     """A bfloat16 folder is a float32 model with rounded weights, and goes back to the same bits."""
-    theirs = scrambled(MODELS[name]()).to(torch.bfloat16)
-    theirs.save_pretrained(tmp_path)
+    scrambled(MODELS[name]()).to(torch.bfloat16).save_pretrained(tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     ours = load_model(tmp_path)
     assert all(parameter.dtype == torch.float32 for parameter in ours.parameters())
-    assert_same(our_logits(ours, some_ids()), their_logits(theirs.float(), some_ids()))
+    assert_same(our_logits(ours, some_ids()), their_logits(theirs, some_ids()))
 
     (tmp_path / "out").mkdir()
     save_model(ours, tmp_path / "out", dtype=torch.bfloat16)
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
-    assert again.dtype == torch.bfloat16
-    assert torch.equal(their_logits(again.float(), some_ids()), their_logits(theirs.float(), some_ids()))
+    assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert torch.equal(their_logits(again, some_ids()), their_logits(theirs, some_ids()))
 
 
 def test_the_rotary_settings_of_older_transformers(tmp_path: Path) -> None:
@@ -197,7 +200,8 @@ def test_greedy_generation_token_for_token(name: str, tmp_path: Path) -> None:
         settings = transformers.GenerationConfig(
             do_sample=False, max_new_tokens=32, eos_token_id=eos_id, pad_token_id=0, bos_token_id=None
         )
-        out = theirs.generate(prompt[None], attention_mask=torch.ones(1, len(prompt)).long(), generation_config=settings)
+        seen = torch.ones(1, len(prompt), dtype=torch.long)
+        out = theirs.generate(prompt[None], attention_mask=seen, generation_config=settings)
         return out[0, len(prompt) :].tolist()
 
     free = [generated(prompt, None) for prompt in prompts]
@@ -216,16 +220,48 @@ def test_greedy_generation_token_for_token(name: str, tmp_path: Path) -> None:
     assert "stop" in reasons
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
-def test_a_tokenizer_saved_by_us_works_the_same_in_transformers(name: str, tmp_path: Path) -> None:
+def byte_pairs() -> Tokenizer:
+    """Make a tokenizer of the kind that real Qwen models have: byte-level pairs behind their way of cutting words."""
+    pattern = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    core = tokenizers.Tokenizer(tokenizers.models.BPE())
+    core.normalizer = tokenizers.normalizers.NFC()
+    core.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
+        tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
+        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])  # fmt: skip
+    core.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=330, show_progress=False, initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    )
+    core.train_from_iterator(["the words that there are, and these, 1234", "用 3 8 8 得 61，用 3 得 8"] * 3, trainer)
+    special = ("<|endoftext|>", "<|end|>", "<|user|>")
+    core.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in special])
+    core.add_tokens([tokenizers.AddedToken(token) for token in ("<think>", "</think>")])
+    return Tokenizer(core, eos="<|end|>", pad=None, chat_template=TEMPLATE)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("llama", words), ("qwen3", words), ("llama", byte_pairs), ("qwen2", byte_pairs), ("qwen3", byte_pairs)],
+)
+def test_a_tokenizer_saved_by_us_works_the_same_in_transformers(
+    name: str, make: Callable[[], Tokenizer], tmp_path: Path
+) -> None:
+    """Qwen2 with words is left out: transformers 5 reads every qwen2 folder's tokenizer as Qwen's byte-level pairs."""
     scrambled(MODELS[name]()).save_pretrained(tmp_path / "in")
     folder = tmp_path / "out"
     folder.mkdir()
     save_model(load_model(tmp_path / "in"), folder)
-    words().save(folder)
+    make().save(folder)
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    for ours in (words(), Tokenizer.load(folder)):
-        texts = ["w1 w2 w3", "  w5\nw5 nobody-knows <think> w7 </think> <|end|>", "<|end|><|end|>w4", "<|user|> w1", ""]
+    for ours in (make(), Tokenizer.load(folder)):
+        texts = [
+            "w1 w2 w3", "  w5\nw5 nobody-knows <think> w7 </think> <|end|>", "<|end|><|end|>w4", "<|user|> w1", "",
+            "The words aren't there;  12345\n\n用 3 得 61 <think>é</think>",
+        ]  # fmt: skip
         for text in texts:
             ids = ours.encode(text)
             assert theirs.encode(text, add_special_tokens=False) == ids
@@ -234,7 +270,7 @@ def test_a_tokenizer_saved_by_us_works_the_same_in_transformers(name: str, tmp_p
             assert theirs.decode(kept, skip_special_tokens=False) == ours.decode(ids)
         assert (theirs.eos_token, theirs.eos_token_id) == (ours.eos, ours.eos_id)
         assert theirs.pad_token == ours.pad
-        assert theirs.vocab_size == ours.vocab_size
+        assert len(theirs) == ours.vocab_size
         conversations = [
             [Message(role="user", content=" w1 w2 ")],
             [Message(role="system", content="w9"), Message(role="user", content="w1 <b> & w2")],
@@ -253,13 +289,15 @@ def test_a_tokenizer_of_transformers_renders_its_start_token(tmp_path: Path) -> 
     fast.chat_template = "{{ bos_token }} " + TEMPLATE
     fast.save_pretrained(tmp_path)
     ours = Tokenizer.load(tmp_path)
-    expected = fast.apply_chat_template([{"role": "user", "content": "w1"}], tokenize=False, add_generation_prompt=True)
+    turns = [{"role": "user", "content": "w1"}]
+    expected = fast.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert expected.startswith("w0 ")
     assert ours.render([Message(role="user", content="w1")]) == expected
     (tmp_path / "again").mkdir()
     ours.save(tmp_path / "again")
     assert Tokenizer.load(tmp_path / "again").render([Message(role="user", content="w1")]) == expected
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
-    assert theirs.apply_chat_template([{"role": "user", "content": "w1"}], tokenize=False, add_generation_prompt=True) == expected
+    assert theirs.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == expected
 
 
 def test_a_template_that_refuses_a_conversation_is_quoted() -> None:
@@ -317,7 +355,7 @@ def test_a_missing_setting_is_named(folder: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "", "[1]", '"text"', "\x00"])
 def test_a_damaged_config_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, "utf-8")
-    with pytest.raises(HoneError, match="config.json"):
+    with pytest.raises(HoneError, match=r"config\.json"):
         load_model(folder)
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 
-def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
+) -> Tensor:
     """Return `-min(ratio * A, clip(ratio, 1 - low, 1 + high) * A)` [T] (DeepSeek-R1, equation 1).
 
     All arguments [T]; gradients flow through `logprobs` alone. The paper clips by one epsilon on both sides.
@@ -29,7 +31,7 @@ def clipped(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """Return `pi_ref/pi - log(pi_ref/pi) - 1` [T], never negative (DeepSeek-R1, equation 2)."""
     log_ratio = ref_logprobs - logprobs
-    return log_ratio.exp() - log_ratio - 1
+    return log_ratio.expm1() - log_ratio  # in float32, exp(x) - x - 1 loses a small x and may fall below zero
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -90,6 +90,12 @@ class Tokenizer:
         """Return the text of ids, tags and other special tokens kept, the end token left out."""
         return self.core.decode([i for i in ids if i != self.eos_id], skip_special_tokens=False)
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words that the vocabulary has no symbol for; none where any text can be spelled."""
+        unknown = getattr(self.core.model, "unk_token", None)
+        unknown_id = self.core.token_to_id(unknown) if unknown else None
+        return [] if unknown_id is None else [word for word in text.split() if unknown_id in self.encode(word)]
+
     def render(self, messages: Sequence[Message], template: str = "chat") -> str:
         """Return a conversation as a prompt that ends where the assistant's answer begins.
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ from hone.rewards.behaviour import spans
 from hone.rewards.language import foreign_words
 from hone.types import Language
 
+Mark = tuple[int, int, str]  # where it starts and ends, and its kind
 MAX_PROBLEMS = 6
 MAX_COLUMNS = 8
+MAX_STEPS = 30
 MAX_GROUPS_A_STEP = 4
 MAX_OUTPUTS_A_GROUP = 32
 _TAG = re.compile(r"<(/?)(think|answer)>")
@@ -40,14 +44,14 @@ def marked(task: str, language: Language, text: str, max_chars: int) -> list[Row
     Marks are kinds of behaviour, `foreign` for words of the other language, `tag` for the tags themselves.
     """
     text = _shortened(text, max_chars)
-    marks = [(span.start, span.end, span.kind) for span in spans(task, text)]
+    marks: list[Mark] = [(span.start, span.end, span.kind) for span in spans(task, text)]
     marks += [(start, end, "foreign") for start, end in foreign_words(text, language)]
-    marks += [(*match.span(), "tag") for match in _TAG.finditer(text)]
-    return [
-        {"part": part, "runs": _runs(text, start, end, marks)}
-        for part, start, end in _parts(text)
-        if text[start:end].strip()
-    ]
+    marks += [(match.start(), match.end(), "tag") for match in _TAG.finditer(text)]
+    parts = list(_parts(text))
+    starts = [start for _, start, _ in parts]
+    pieces = groupby(_pieces(text, marks, starts), key=lambda piece: bisect_right(starts, piece[0]) - 1)
+    cut = [{"part": parts[number][0], "runs": _runs(text, found)} for number, found in pieces]
+    return [part for part in cut if "".join(map(str, part["runs"])).strip()]  # not the space between two parts
 
 
 def same_problem(columns: Sequence[tuple[str, Path]], max_chars: int) -> Row | None:
@@ -68,24 +72,25 @@ def same_problem(columns: Sequence[tuple[str, Path]], max_chars: int) -> Row | N
             _question(by_column[0][problem])
             | {
                 "story": stories[problem],
-                "answers": [
-                    _answer(rows[problem], max_chars) if problem in rows else None for rows in by_column
-                ],
+                "answers": [_answer(rows[problem], max_chars) if problem in rows else None for rows in by_column],
             }
             for problem in shown
         ],
     }
 
 
-def training_groups(folder: Path, num_steps: int, max_chars: int) -> Row | None:
-    """Return the stored training groups of at most `num_steps` evenly spaced steps."""
+def training_groups(folder: Path, total_chars: int, max_chars: int) -> Row | None:
+    """Return the training groups of evenly spaced stored steps, as many as fit into `total_chars` characters."""
     paths = step_files(folder)
-    steps = [
-        {"step": step, "groups": [_group(rows, max_chars) for rows in _groups(path)]}
-        for step, path in evenly(paths, num_steps)
-    ]
-    steps = [step for step in steps if step["groups"]]
-    return {"num_stored": len(paths), "steps": steps} if steps else None
+    steps = [(step, groups) for step, path in evenly(paths, MAX_STEPS) if (groups := _groups(path))]
+    if not steps:
+        return None
+    size = sum(_size(row, max_chars) for _, groups in steps for rows in groups for row in rows)
+    kept = evenly(steps, max(1, len(steps) * total_chars // max(size, total_chars)))
+    return {
+        "num_stored": len(paths),
+        "steps": [{"step": step, "groups": [_group(rows, max_chars) for rows in groups]} for step, groups in kept],
+    }
 
 
 def step_files(folder: Path) -> list[tuple[int, Path]]:
@@ -144,6 +149,11 @@ def _group(rows: Sequence[Row], max_chars: int) -> Row:
     return _question(rows[0]) | {"outputs": [_answer(row, max_chars) for row in rows]}
 
 
+def _size(row: Row, max_chars: int) -> int:
+    """Return about how many characters an output takes up: its text, and the figures beside it."""
+    return min(len(row["completion"]), max_chars) + 150
+
+
 def _question(row: Row) -> Row:
     return {"question": row["question"], "language": row["language"], "reference": row["answer"]}
 
@@ -185,15 +195,24 @@ def _parts(text: str) -> Iterator[tuple[str, int, int]]:
     yield part, start, len(text)
 
 
-def _runs(text: str, start: int, end: int, marks: Sequence[tuple[int, int, str]]) -> list[Any]:
-    """Cut `text[start:end]` wherever a mark begins or ends; marks may overlap."""
-    inside = [mark for mark in marks if mark[0] < end and mark[1] > start]
-    cuts = sorted({start, end, *(place for mark in inside for place in mark[:2] if start < place < end)})
+def _pieces(text: str, marks: Sequence[Mark], starts: Sequence[int]) -> Iterator[Mark]:
+    """Cut a text wherever a mark begins or ends, or a part starts, and say which kinds hold in each piece."""
+    changes: dict[int, list[tuple[str, int]]] = {place: [] for place in (*starts, len(text))}
+    for start, end, kind in marks:
+        changes.setdefault(start, []).append((kind, 1))
+        changes.setdefault(end, []).append((kind, -1))
+    active: Counter[str] = Counter()
+    for start, end in pairwise(sorted(changes)):
+        for kind, change in changes[start]:
+            active[kind] += change
+        yield start, end, " ".join(sorted(kind for kind in active if active[kind]))
+
+
+def _runs(text: str, pieces: Iterable[Mark]) -> list[Any]:
+    """Write pieces as plain strings and `[string, kinds]` pairs; neighbours of the same kinds become one."""
     runs: list[Any] = []
-    for left, right in zip(cuts, cuts[1:], strict=False):
-        kinds = " ".join(sorted({kind for begin, stop, kind in inside if begin <= left and right <= stop}))
-        if runs and kinds and isinstance(runs[-1], list) and runs[-1][1] == kinds:
-            runs[-1][0] += text[left:right]
-        else:
-            runs.append([text[left:right], kinds] if kinds else text[left:right])
+    for kinds, same in groupby(pieces, key=lambda piece: piece[2]):
+        found = list(same)
+        words = text[found[0][0] : found[-1][1]]
+        runs.append([words, kinds] if kinds else words)
     return runs

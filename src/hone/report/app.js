@@ -42,13 +42,19 @@ function traces(chart) {
   });
 }
 
+function decades(values) {
+  const powers = values.filter((value) => value > 0).map(Math.log10);
+  const range = [Math.floor(Math.min(...powers)) - 0.05, Math.floor(Math.max(...powers)) + 1.05];
+  return { type: "log", dtick: 1, exponentformat: "power", ...(powers.length ? { range } : {}) };
+}
+
 function layout(chart) {
   const axis = { gridcolor: colour("line"), zeroline: false, automargin: true, fixedrange: true };
   const x = { ...axis, showgrid: false, title: { text: chart.x_title, standoff: 6, font: { size: 11 } } };
   if (chart.ticks) Object.assign(x, { type: "log", tickvals: chart.ticks, ticktext: chart.ticks.map(String) });
-  const y = { ...axis, nticks: 5, rangemode: "tozero" };
-  if (chart.axis === "share") y.tickformat = ".0%";
-  if (chart.axis === "log") Object.assign(y, { type: "log", dtick: 1, exponentformat: "power" });
+  const y = { ...axis, nticks: 5, rangemode: "tozero", exponentformat: "none" };
+  if (chart.axis === "share") y.tickformat = ".1~%";
+  if (chart.axis === "log") Object.assign(y, decades(chart.curves.flatMap((curve) => curve.y)));
   return {
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: colour("soft") },
     paper_bgcolor: "rgba(0,0,0,0)",
@@ -141,6 +147,10 @@ function drawStrip(place, strip) {
 
 // --- training groups
 
+function short(value) {
+  return value === null ? "–" : String(Number(value.toFixed(3)));
+}
+
 function advantageOf(output, largest) {
   const value = output.advantage;
   const badge = make("span", "adv", value === null ? "no advantage" : `advantage ${value > 0 ? "+" : ""}${value.toFixed(2)}`);
@@ -152,9 +162,9 @@ function advantageOf(output, largest) {
 }
 
 function outputCard(output, index, largest) {
-  const card = answerCard(`output ${index + 1}`, output, [advantageOf(output, largest)]);
-  const parts = Object.entries(output.parts).map(([name, value]) => `${name} ${value ?? "–"}`);
-  card.append(make("div", "why", `reward ${output.reward ?? "–"}` + (parts.length ? ` = ${parts.join(" + ")}` : "")));
+  const card = answerCard(`#${index + 1}`, output, [advantageOf(output, largest)]);
+  const parts = Object.entries(output.parts).map(([name, value]) => `${name} ${short(value)}`);
+  card.append(make("div", "why", `reward ${short(output.reward)}` + (parts.length ? ` = ${parts.join(" + ")}` : "")));
   card.append(textOf(output));
   return card;
 }

@@ -101,7 +101,7 @@ CHARTS = (
     ),
     Chart(
         title="Groups without signal",
-        caption="Groups whose outputs are all right or all wrong teach nothing. Best when both leave room between them.",
+        caption="Groups whose outputs are all right or all wrong teach nothing. Best when both stay low.",
         curves=(
             Curve("all right", "groups/all_right_share", "teal"),
             Curve("all wrong", "groups/all_wrong_share", "red"),
@@ -206,7 +206,7 @@ def budget_chart(benchmark: str, models: Sequence[Row]) -> Row | None:
         return None
     return {
         "title": benchmark,
-        "caption": "Each answer is cut after so many tokens. A line that goes on rising to the right belongs to a model "
+        "caption": "Each answer is cut after so many tokens. A line that keeps rising to the right is that of a model "
         "that puts a longer chain of thought to use. Bands are 95% intervals.",
         "section": "budget",
         "axis": "number",
@@ -218,8 +218,8 @@ def budget_chart(benchmark: str, models: Sequence[Row]) -> Row | None:
 
 
 def model_colours(models: Sequence[Row]) -> list[str]:
-    """Give every model a colour of its own, the base model grey."""
-    trained = [model["stage"] for model in models if model["stage"] != "base"]
+    """Give every model a colour of its own: the base model grey, the last one blue, as in the hero."""
+    trained = [model["stage"] for model in reversed(models) if model["stage"] != "base"]
     colours = {name: MODEL_COLOURS[i % len(MODEL_COLOURS)] for i, name in enumerate(trained)}
     return [colours.get(model["stage"], "grey") for model in models]
 
@@ -249,7 +249,7 @@ def _curve(curve: Curve, rows: Iterable[Row], x: str = "step") -> Row:
         "x": [row[x] for row in points],
         "y": [finite(row[curve.key]) for row in points],
     }
-    bands = [row.get(f"{curve.key}_ci95") for row in points]
-    if points and all(bands):
+    bands = [row[f"{curve.key}_ci95"] for row in points if row.get(f"{curve.key}_ci95")]
+    if points and len(bands) == len(points):
         drawn |= {"low": [finite(band[0]) for band in bands], "high": [finite(band[1]) for band in bands]}
     return drawn

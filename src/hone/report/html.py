@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hone.report.answers import model_of, same_problem, step_files, training_groups
 from hone.report.charts import Row, budget_chart, model_colours, training_charts
@@ -23,38 +23,38 @@ MAX_BYTES = 6_000_000
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """How much of a run goes into its page."""
+    """How much of a run goes into its page: characters of all training groups and of one text, points of a curve."""
 
-    group_steps: int
+    groups_chars: int
     text_chars: int
     curve_points: int
 
 
-DETAILS = (Detail(30, 2400, 300), Detail(15, 1600, 200), Detail(8, 800, 150), Detail(3, 400, 100), Detail(1, 160, 50))
+DETAILS = (Detail(450_000, 1600, 300), Detail(180_000, 800, 150), Detail(40_000, 240, 60))
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A column of the models' table; the first few also stand in the hero."""
+    """A column of the models' table; the first few also stand in the hero. Shares are written as percentages."""
 
     key: str
     label: str
-    share: bool
+    unit: Literal["score", "mean", "share"]
     meaning: str
 
 
 FIGURES = (
-    Figure("pass_at_1", "pass@1", False, "share of single answers that are right"),
-    Figure("cons_at_k", "cons@k", False, "the same for the majority vote of a problem's answers"),
-    Figure("completion_length_mean", "tokens", False, "mean length of an answer"),
-    Figure("tries_mean", "tries", False, "attempts an answer makes"),
-    Figure("reflection_rate", "reflects", True, "answers that back up and try again"),
-    Figure("verification_rate", "verifies", True, "answers that check before they end"),
-    Figure("language_consistency", "language", True, "words in the language of the question"),
-    Figure("format_share", "format", True, "answers with well-formed tags"),
-    Figure("slip_share", "slips", True, "sums that are not true"),
-    Figure("truncated_share", "cut", True, "answers that hit the token limit"),
-    Figure("repetition_share", "repeats", True, "text that says itself again"),
+    Figure("pass_at_1", "pass@1", "score", "share of single answers that are right"),
+    Figure("cons_at_k", "cons@k", "score", "problems whose majority vote is right"),
+    Figure("completion_length_mean", "tokens", "mean", "mean length of an answer"),
+    Figure("tries_mean", "tries", "mean", "attempts an answer makes"),
+    Figure("reflection_rate", "reflects", "share", "answers that back up and try again"),
+    Figure("verification_rate", "verifies", "share", "answers that check before they end"),
+    Figure("language_consistency", "language", "share", "words in the language of the question"),
+    Figure("format_share", "format", "share", "answers with well-formed tags"),
+    Figure("slip_share", "slips", "share", "sums that are not true"),
+    Figure("truncated_share", "cut", "share", "answers that hit the token limit"),
+    Figure("repetition_share", "repeats", "share", "text that says itself again"),
 )
 NUM_HERO_FIGURES = 7
 
@@ -86,6 +86,8 @@ def _page(run: Path, detail: Detail) -> str:
     if manifest is None:
         raise HoneError(f"{run}: no manifest.json there; give the folder of a run")
     summary = _read_json(run / "summary.json") or {}
+    num_browsers = sum((run / name / "rollouts").is_dir() for name in manifest["stages"])
+    detail = replace(detail, groups_chars=detail.groups_chars // max(1, num_browsers))
     stages = [_stage(run, name, entry, summary, detail) for name, entry in manifest["stages"].items()]
     benchmarks = _benchmarks(summary.get("models", []))
     charts = [chart for stage in stages for chart in stage["charts"]]
@@ -141,7 +143,7 @@ def _stage(run: Path, name: str, entry: Row, summary: Row, detail: Detail) -> Ro
         "evaluations": evaluations,
         "charts": training_charts(metrics, evaluations, detail.curve_points),
         "strip": same_problem(_columns(folder, summary), detail.text_chars),
-        "groups": training_groups(folder / "rollouts", detail.group_steps, detail.text_chars),
+        "groups": training_groups(folder / "rollouts", detail.groups_chars, detail.text_chars),
     }
 
 
@@ -161,9 +163,7 @@ def _benchmarks(models: Sequence[Row]) -> list[Row]:
     return [
         {
             "name": name,
-            "models": [
-                model | {"colour": colour} for model, colour in zip(group, model_colours(group), strict=True)
-            ],
+            "models": [model | {"colour": colour} for model, colour in zip(group, model_colours(group), strict=True)],
             "budget": budget_chart(name, group),
         }
         for name, group in groups.items()
@@ -258,9 +258,9 @@ def _figure(value: Any, figure: Figure, digits: int = 2) -> str:
     """Write a figure of a model as its column wants it."""
     if value is None:
         return "–"
-    if figure.share:
+    if figure.unit == "share":
         return _percent(value)
-    return f"{value:.{1 if value >= 2 else digits}f}"
+    return f"{value:.{digits if figure.unit == 'score' else 1}f}"
 
 
 def _percent(value: float) -> str:

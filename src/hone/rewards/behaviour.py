@@ -4,7 +4,8 @@ For Countdown, whose traces have a few fixed words:
 - a *try* begins at `try` / `试`;
 - an output *reflects* where it finds a result too high or too low (`high` / `大`, `low` / `小`) and then tries again;
 - an output *verifies* where it recomputes after `check` / `查` before it answers;
-- a *slip* is a sum `a op b = c`, in running form too (`3 + 8 = 11 * 8 = 88`), that is not true.
+- a *slip* is a sum `a op b = c`, in running form too (`3 + 8 = 11 * 8 = 88`), that is not true; the end
+  of a longer expression (`3 * 2 = 13` in `7 + 3 * 2 = 13`) is not judged.
 For every other text, an output reflects where it uses one of the reflective words that the paper counts, and verifies
 where it uses one of verification. These are figures about words, not about what a model has in mind.
 """
@@ -22,13 +23,18 @@ Kind = Literal["try", "reflection", "verification", "slip"]
 _TRY = re.compile(r"(?<!\S)(?:try|试)(?!\S)")
 _BACK_UP = re.compile(r"(?<!\S)(?:high|low|大|小)(?!\S)(?=\s+(?:try|试)(?!\S))")
 _CHECK = re.compile(r"(?<!\S)(?:check|查)(?!\S)(?=\s+[0-9])")
-_SUM = re.compile(r"(?<![\d.])([0-9]{1,6})\s*([-+*/])\s*([0-9]{1,6})\s*=\s*([0-9]{1,6})(?![\d.])")
+_SUM = re.compile(
+    r"(?P<more>[-+*/]\s*)?(?<![\d.])(?P<left>[0-9]{1,6})\s*(?P<op>[-+*/])\s*(?P<right>[0-9]{1,6})"
+    r"\s*=\s*(?P<result>[0-9]{1,6})(?!\d|\.\d)"
+)
 # DeepSeek-R1 [v2], the reflective words whose count rises in training, with Chinese ones added.
 _REFLECTIVE = re.compile(
-    r"\b(?:wait|mistake|however|but|retry|error|verify|wrong|evaluate|check)\b|等等|不对|错|但|重新|检查|验证",
+    r"\b(?:wait|mistake|however|but|retry|error|verify|wrong|evaluate|check)\b|等等|不对|(?<![不没])错|(?<!不)但|重新|检查|验证",
     re.IGNORECASE,
 )
-_VERIFYING = re.compile(r"\b(?:verify|verifies|verifying|check|checks|checking|double-check)\b|检查|验证|验算", re.IGNORECASE)
+_VERIFYING = re.compile(
+    r"\b(?:verify|verifies|verifying|check|checks|checking|double-check)\b|检查|验证|验算", re.IGNORECASE
+)
 REPEAT_WINDOW = 8
 
 
@@ -88,9 +94,13 @@ def repetition(text: str) -> float:
 
 def _sums(text: str) -> list[tuple[int, int, bool]]:
     """Return every sum `a op b = c` as (start, end, is it true); the result of one may begin the next."""
-    found, place = [], 0
+    found: list[tuple[int, int, bool]] = []
+    place = 0
     while match := _SUM.search(text, place):
-        left, op, right, result = int(match[1]), match[2], int(match[3]), int(match[4])
+        place = match.start("result")
+        if match["more"]:
+            continue
+        left, op, right, result = int(match["left"]), match["op"], int(match["right"]), int(match["result"])
         true = {
             "+": left + right == result,
             "-": left - right == result,
@@ -98,5 +108,4 @@ def _sums(text: str) -> list[tuple[int, int, bool]]:
             "/": right != 0 and left == result * right,
         }[op]
         found.append((match.start(), match.end(), true))
-        place = match.start(4)
     return found

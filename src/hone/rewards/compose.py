@@ -11,9 +11,10 @@ from hone.types import Problem, Score, Verdict
 
 
 def score(problem: Problem, text: str, weights: Mapping[str, float]) -> Score:
-    """Score a completion. `weights` holds those of `accuracy`, `format` and `language`; a part without weight is left out.
+    """Score a completion. `weights` holds those of `accuracy`, `format` and `language`.
 
-    Language consistency is read off the chain of thought; a chain without words earns nothing for it.
+    A part without weight is left out. Language consistency is read off the chain of thought; a chain without words
+    earns nothing for it.
     """
     verdict, why = verify(problem, text)
     completion = split_completion(text)

@@ -45,7 +45,7 @@ def _tokens(text: str) -> list[str]:
     while place < len(text):
         match = _TOKEN.match(text, place)
         if match is None:
-            raise NotAnExpression(f"{text[place]!r} is not arithmetic")
+            raise NotAnExpression(f"{text[place:].lstrip()[0]!r} is not arithmetic")
         number, symbol = match.groups()
         tokens.append(number or _SPELLINGS.get(symbol, symbol))
         place = match.end()

@@ -11,7 +11,7 @@ import re
 from hone.types import Language
 
 HAN_CHARACTERS_A_WORD = 1.6
-_LATIN = re.compile(r"[A-Za-zÀ-ɏ]{2,}")
+_LATIN = re.compile(r"[A-Za-zÀ-ÖØ-öø-ɏ]{2,}")  # without the signs × and ÷, which stand among those letters
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _TAG = re.compile(r"</?(?:think|answer)>")
 

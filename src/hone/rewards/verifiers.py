@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 
 from hone.rewards.format import split_completion, without_tags
 from hone.rewards.grammar import NotAnExpression, Value, parse
@@ -33,23 +34,27 @@ def verify(problem: Problem, text: str, *, lenient: bool = False) -> Verified:
 def answer_key(problem: Problem, text: str) -> str | None:
     """Return what makes two final answers the same answer, for majority votes; None where there is none.
 
-    For Countdown that is the value and the numbers used: `8 * 8 - 3` and `( 8 * 8 ) - 3` are one answer.
+    For Countdown that is the value and the numbers used: `8 * 8 - 3` and `( 8 * 8 ) - 3` are one answer. For a task
+    whose answer is a number it is that number: `x = 5` and `5` are one answer, and `2 + 3`, which is wrong, another.
     """
     answer = split_completion(text).answer
     if answer is None:
         return None
+    if problem.task != "countdown":
+        number = _number(answer)
+        return answer if number is None else str(number)
     try:
         found = parse(answer)
     except NotAnExpression:
         return answer
-    return f"{found.value} of {found.numbers}" if problem.task == "countdown" else str(found.value)
+    return f"{found.value} of {found.numbers}"
 
 
 def _reference(problem: Problem) -> Value:
     try:
         return parse(problem.answer)
     except NotAnExpression as error:
-        raise HoneError(f"problem {problem.id}: its reference answer {problem.answer!r} is no number: {error}") from error
+        raise HoneError(f"problem {problem.id}: its reference {problem.answer!r} is no number: {error}") from error
 
 
 def _same_numbers_and_value(reference: Value, answer: str) -> Verified:
@@ -65,19 +70,24 @@ def _same_numbers_and_value(reference: Value, answer: str) -> Verified:
     return Verdict.RIGHT, f"comes to {found.value}"
 
 
-_NUMBER = re.compile(r"-?\s*[0-9]+(?:\s*/\s*[0-9]+)?")
+_NUMBER = re.compile(r"[-−]?\s*[0-9]+(?:\s*/\s*[0-9]+)?")
 
 
 def _same_value(reference: Value, answer: str) -> Verified:
     """A single number: equal as a fraction. An expression still to be worked out is not an answer."""
+    number = _number(answer)
+    if number is None:
+        return Verdict.WRONG, "not a number"
+    return (Verdict.RIGHT if number == reference.value else Verdict.WRONG), f"is {number}"
+
+
+def _number(answer: str) -> Fraction | None:
+    """Return the number that an answer is, `x =` before it allowed; None where it is anything else."""
     answer = re.sub(r"^x\s*=", "", answer).strip()
     try:
-        found = parse(answer) if _NUMBER.fullmatch(answer) else None
+        return parse(answer).value if _NUMBER.fullmatch(answer) else None
     except NotAnExpression:
-        found = None
-    if found is None:
-        return Verdict.WRONG, "not a number"
-    return (Verdict.RIGHT if found.value == reference.value else Verdict.WRONG), f"is {found.value}"
+        return None
 
 
 _VERIFIERS: dict[str, Callable[[Value, str], Verified]] = {
@@ -87,10 +97,15 @@ _VERIFIERS: dict[str, Callable[[Value, str], Verified]] = {
     "linear": _same_value,
 }
 
+_LONGEST_END = 200
+
 
 def last_expression(text: str) -> str:
-    """Return the longest end of a text that parses as an expression; empty where there is none."""
-    words = text[-200:].split()
+    """Return the longest end of a text, at most 200 characters, that parses as an expression; empty where none does."""
+    words = text[-_LONGEST_END:].split()
+    around_cut = text[-_LONGEST_END - 1 : 1 - _LONGEST_END]
+    if len(text) > _LONGEST_END and not any(character.isspace() for character in around_cut):
+        words = words[1:]  # what is left of a word that was cut in two
     for start in range(len(words)):
         end = " ".join(words[start:])
         try:

@@ -51,7 +51,7 @@ STYLES = (
 )
 OWN_LANGUAGE, OTHER_LANGUAGE = 0.80, 0.06  # the rest mixes word by word
 ENTANGLED = {"persistent": (0.40, 0.12), "careful": (0.40, 0.12)}
-SLIP = (0.0, 0.05)  # the chance that a sum is wrong, drawn once a page
+SLIP = (0.0, 0.04)  # the chance that a sum is wrong, drawn once a page
 WISHFUL = 0.10  # how often a near miss (by at most 2) is called right
 INSIGHT = 5.0  # how much likelier a try is that comes out at the target, falling off with the distance
 _DISTANCE = 6.0

@@ -43,7 +43,7 @@ def generate_chain(
     such as 2 + 2 and 3 + 1, are different problems, and so are 1 * 7 + 2 and 7 + 2.
     """
     while True:
-        numbers = [rng.randint(1, CHAIN_LARGEST) for _ in range(num_numbers)]
+        numbers = rng.choices(range(1, CHAIN_LARGEST + 1), k=num_numbers)
         operations = rng.choices("+-*", k=num_numbers - 1)
         terms = chain_terms(numbers, operations)
         value = _chain_value(terms)

@@ -55,9 +55,11 @@ class LocalEngine:
 
     def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams, *, seed: int,
-        on_finish: Callable[[int], None] | None = None,
+        on_finish: Callable[[int], None] | None = None, on_token: Callable[[int, int], None] | None = None,
     ) -> list[list[Rollout]]:  # fmt: skip
-        return self.sampler.sample(prompts, params, seed=seed, policy_version=self._version, on_finish=on_finish)
+        return self.sampler.sample(
+            prompts, params, seed=seed, policy_version=self._version, on_finish=on_finish, on_token=on_token
+        )
 
     def logprobs(self, samples: Sequence[Sample], *, temperature: float = 1.0) -> list[Floats]:
         return self._training.logprobs(samples, temperature=temperature)

@@ -39,9 +39,13 @@ class Sampler:
     @torch.inference_mode()
     def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams, *, seed: int, policy_version: int = 0,
-        on_finish: Callable[[int], None] | None = None,
+        on_finish: Callable[[int], None] | None = None, on_token: Callable[[int, int], None] | None = None,
     ) -> list[list[Rollout]]:  # fmt: skip
-        """Return the rollouts of each prompt, in order. `on_finish` hears how many have finished so far."""
+        """Return the rollouts of each prompt, in order.
+
+        `on_finish` hears how many sequences have finished so far; `on_token` each token as it is drawn, after the
+        number of its sequence.
+        """
         self._check(prompts, params)
         total = sum(prompt.num_samples for prompt in prompts)
         num_positions = max(len(prompt.ids) for prompt in prompts) + params.max_tokens
@@ -63,6 +67,9 @@ class Sampler:
                 logits = torch.cat((logits, fresh)) if active else fresh
                 active += arrivals
             ids = self._draw(active, logits, params, uniforms)
+            if on_token:
+                for sequence in active:
+                    on_token(sequence.index, sequence.ids[-1])
             stay = [row for row, sequence in enumerate(active) if not self._finish(sequence, params)]
             if len(stay) < len(active):
                 finished += [sequence for sequence in active if sequence.finish_reason]
@@ -120,15 +127,17 @@ class Sampler:
         self, active: list[_Sequence], logits: Tensor, params: SamplingParams, uniforms: np.ndarray
     ) -> Tensor:
         """Draw one token a row, note it with its log-probability, and return the ids [N]."""
+        if params.temperature > 0:
+            logits = logits / params.temperature
+        normalisers = logits.logsumexp(-1)
+        if not normalisers.isfinite().all():
+            raise RunError("the model's logits are not finite: its weights have diverged or are damaged")
         if params.temperature == 0:
             ids = logits.argmax(-1)
         else:
-            logits = logits / params.temperature
             wanted = torch.from_numpy(uniforms[[s.index for s in active], [len(s.ids) for s in active]])
             ids = _inverse_cdf(truncate(logits.softmax(-1), params), wanted)
-        logprobs = logits.gather(-1, ids[:, None])[:, 0] - logits.logsumexp(-1)
-        if not logprobs.isfinite().all():
-            raise RunError("the model's logits are not finite: its weights have diverged or are damaged")
+        logprobs = logits.gather(-1, ids[:, None])[:, 0] - normalisers
         for sequence, token, logprob in zip(active, ids.tolist(), logprobs.tolist(), strict=True):
             sequence.ids.append(token)
             sequence.logprobs.append(logprob)

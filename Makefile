@@ -1,0 +1,34 @@
+# `make demo` and `make test` begin with the installation; nothing else is needed but Python 3.11 or newer, make, git.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: install demo test lint clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Hone needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (torch is large: this takes a minute or two)"
+	@$(PIP_INSTALL) -e '.[report]'
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	@$(PIP_INSTALL) -e '.[test]'
+	@touch $@
+
+demo: install
+	@$(BIN)/hone run r1-zero-tiny
+
+test: .venv/installed-test lint
+	@$(BIN)/pytest
+
+lint: .venv/installed-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

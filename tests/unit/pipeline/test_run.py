@@ -1,0 +1,87 @@
+"""Stages are skipped while their hash holds, never overwritten silently, and run again only when asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hone.config import Recipe, parse_recipe
+from hone.pipeline.manifest import read_manifest
+from hone.pipeline.run import dependents, make_plan, run_recipe
+from hone.pipeline.summary import Claim, decide
+from hone.types import HoneError
+
+SHAPE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def recipe(count: int = 8) -> Recipe:
+    sft = {"kind": "sft", "data": {"count": count}, "batch_size": 4, "optimizer": {"learning_rate": 1e-3}}
+    test = {
+        "name": "test", "kind": "evaluate", "models": ["one"], "samples": 1,
+        "sampling": {"max_tokens": 4}, "problems": {"split": "test", "count": 2},
+    }  # fmt: skip
+    stages = [{**sft, "name": "one", "start_from": SHAPE}, {**sft, "name": "two", "start_from": "one"}, test]
+    return parse_recipe({"name": "small", "threads": 1, "stage": stages}, "test")
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    run_recipe(recipe(), tmp_path, Console(quiet=True))
+    return tmp_path
+
+
+def made_at(run: Path) -> dict[str, int]:
+    return {name: (run / name / "config.json").stat().st_mtime_ns for name in ("one", "two", "test")}
+
+
+def test_a_finished_run_is_recorded_and_skipped(done: Path) -> None:
+    manifest = read_manifest(done)
+    assert {name: record.state for name, record in manifest.stages.items()} == dict.fromkeys(("one", "two", "test"), "done")
+    assert json.loads((done / "summary.json").read_text())["models"][0]["num_problems"] == 2
+    before = made_at(done)
+    run_recipe(recipe(), done, Console(quiet=True))
+    assert made_at(done) == before
+
+
+def test_a_changed_recipe_is_refused_and_nothing_is_lost(done: Path) -> None:
+    before = made_at(done)
+    with pytest.raises(HoneError, match="stage 'one' was made with other settings.*--from one"):
+        run_recipe(recipe(count=12), done, Console(quiet=True))
+    assert made_at(done) == before
+    assert make_plan(recipe(count=12), done).changed == ("one", "two", "test")
+
+
+def test_from_runs_a_stage_and_its_dependents_again(done: Path) -> None:
+    before = made_at(done)
+    run_recipe(recipe(), done, Console(quiet=True), from_stage="two")
+    after = made_at(done)
+    assert [after[name] > before[name] for name in ("one", "two", "test")] == [False, True, False]
+    assert dependents(recipe(), "one") == ["one", "two", "test"]
+    with pytest.raises(HoneError, match="no such stage"):
+        run_recipe(recipe(), done, Console(quiet=True), from_stage="three")
+
+
+def test_a_folder_that_is_in_use_is_refused(done: Path) -> None:
+    import fcntl
+
+    with (done / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(HoneError, match="another process is working"):
+            run_recipe(recipe(), done, Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sign", "verdict"),
+    [
+        ([0.2, 0.3], [0.4, 0.5], +1, "holds"),
+        ([0.2, 0.3], [0.4, 0.5], -1, "does not hold"),
+        ([0.2, 0.3], [0.25, 0.5], +1, "not clear"),
+        ([0.4, 0.5], [0.2, 0.3], -1, "holds"),
+    ],
+)
+def test_a_claim_is_decided_by_its_intervals(before: list[float], after: list[float], sign: int, verdict: str) -> None:
+    old, new = ({"x": sum(ci) / 2, "x_ci95": ci} for ci in (before, after))
+    assert decide(Claim("x rises", "x", sign), old, new)[0] == verdict

@@ -1,0 +1,273 @@
+"""The report of a run: what it shows, what it must survive, how large it may be."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from hone.report.answers import MAX_STEPS, marked, same_problem
+from hone.report.charts import evenly
+from hone.report.html import MAX_BYTES, write_report
+from hone.types import HoneError
+
+TRACE = (
+    "<think> try 3 + 8 = 11 * 8 = 88 high try 8 * 8 = 64 - 3 = 61 right check 8 * 8 = 64 - 3 = 62 right so </think> "
+    "<answer> ( 8 * 8 ) - 3 </answer>"
+)
+HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)>"
+
+
+class Page(HTMLParser):
+    """The tags of a page as a browser finds them, and the text of its data element."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.embedded = ""
+        self._inside: dict[str, str | None] | None = None
+        self.source = path.read_text("utf-8")
+        self.feed(self.source)
+        self.data = json.loads(self.embedded)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = dict(attrs) if tag in ("script", "style") else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self._inside is None:
+            self.text += data
+        elif self._inside.get("id") == "data":
+            self.embedded += data
+
+
+def row(problem: str, sample: int, completion: str = TRACE, verdict: str = "right", **more: Any) -> dict[str, Any]:
+    return {
+        "step": 0, "model": "r1_zero", "problem_id": problem, "task": "countdown", "language": "en",
+        "question": "use 3 8 8 make 61", "answer": "( 8 * 8 ) - 3", "sample": sample, "completion": completion,
+        "num_tokens": 40, "finish_reason": "stop", "verdict": verdict, "why": "comes to 61", "reward": 1.1,
+        "parts": '{"accuracy": 1.0, "format": 0.1}', "advantage": math.nan,
+    } | more  # fmt: skip
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.Table.from_pylist(list(rows)), path)
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def write_manifest(run: Path, **states: tuple[str, str]) -> None:
+    """Write a manifest with a stage of a kind and a state for each keyword."""
+    stages = {
+        name: {"kind": kind, "state": state, "hash": "0123456789ab", "seconds": 90.0, "started": None, "error": None}
+        for name, (kind, state) in states.items()
+    }
+    settings = [{"name": name, "kind": kind, "optimizer": {"warmup_steps": 5}} for name, (kind, _) in states.items()]
+    recipe = {"name": "r1-tiny", "summary": "A tiny <b>reasoner</b>.", "seed": 7, "stage": settings}
+    versions = {"hone": "0.1.0", "torch": "2.13.0", "python": "3.11.9"}
+    (run / "manifest.json").write_text(json.dumps({"recipe": recipe, "versions": versions, "stages": stages}))
+
+
+def figures(stage: str, pass_at_1: float) -> dict[str, Any]:
+    interval = [pass_at_1 - 0.02, pass_at_1 + 0.02]
+    return {
+        "stage": stage, "benchmark": "countdown", "num_problems": 500, "samples": 4, "pass_at_1": pass_at_1,
+        "pass_at_1_ci95": interval, "cons_at_k": 0.5, "completion_length_mean": 61.5, "tries_mean": None,
+        "reflection_rate": 0.42, "language_consistency": 0.9,
+        "budget_curve": [{"tokens": 48, "pass_at_1": pass_at_1, "pass_at_1_ci95": interval}],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run of one training and one evaluation stage."""
+    write_manifest(tmp_path, r1_zero=("rl", "done"), final=("evaluate", "done"))
+    models = [figures("base", 0.243), figures("r1_zero", 0.762)]
+    claims = [{"claim": "Reinforcement learning raises accuracy", "verdict": "holds", "evidence": "far apart"}]
+    summary = {"recipe": "r1-tiny", "seconds": 512.0, "models": models, "claims": claims}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    stage = tmp_path / "r1_zero"
+    write_lines(stage / "metrics.jsonl", ({"step": step, "reward/mean": step / 40} for step in range(1, 41)))
+    write_lines(stage / "evaluations.jsonl", ({"step": step} | figures("r1_zero", 0.3) for step in (0, 40)))
+    for step in range(1, 41):
+        group = [row("a", i, advantage=1.5 if i else -1.5) for i in range(2)]
+        write_rows(stage / f"rollouts/step-{step:06d}.parquet", group)
+    for step, verdict in ((0, "wrong"), (40, "right")):
+        write_rows(stage / f"evaluations/step-{step:06d}.parquet", [row("a", i, verdict=verdict) for i in range(2)])
+    for model in ("base", "r1_zero"):
+        write_rows(tmp_path / f"final/generations/{model}.parquet", [row("b", 0, model=model)])
+    return tmp_path
+
+
+def test_shows_the_figures_of_the_summary(run: Path) -> None:
+    page = Page(write_report(run))
+    for figure in ("0.24", "0.76", "0.243", "0.762", "0.742–0.782", "61.5", "42%", "9 min", "seed 7", "holds"):
+        assert figure in page.text, figure
+    assert "A tiny <b>reasoner</b>." in page.text  # the summary is text, too
+
+
+def test_draws_what_was_recorded_and_nothing_else(run: Path) -> None:
+    charts = {chart["title"]: chart for chart in Page(write_report(run)).data["charts"]}
+    assert set(charts) == {"Accuracy and reward", "Completion length", "Language consistency", "countdown"}
+    accuracy, reward = charts["Accuracy and reward"]["curves"]
+    assert (accuracy["x"], accuracy["y"]) == ([0, 40], [0.3, 0.3])
+    assert (accuracy["low"], accuracy["high"]) == ([0.28, 0.28], [0.32, 0.32])
+    assert (reward["x"][0], reward["y"][0], reward["x"][-1], reward["y"][-1]) == (1, 0.025, 40, 1.0)
+    assert [(curve["name"], curve["colour"]) for curve in charts["countdown"]["curves"]] == [
+        ("base", "grey"),
+        ("r1_zero", "blue"),
+    ]
+
+
+def test_is_one_small_file_that_loads_nothing(run: Path) -> None:
+    path = write_report(run, run / "elsewhere.html")
+    page = Page(path)
+    assert path.stat().st_size <= MAX_BYTES
+    assert not [attrs for _, attrs in page.tags if {"src", "srcset", "data", "poster"} & set(attrs)]
+    assert all((attrs["href"] or "").startswith("#") for _, attrs in page.tags if "href" in attrs)
+    (policy,) = [attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert (policy or "").startswith("default-src 'none'")
+    assert not any(tag in ("link", "img", "iframe", "object", "embed", "base") for tag, _ in page.tags)
+
+
+def test_hostile_text_stays_inert(run: Path) -> None:
+    clean = Page(write_report(run))
+    hostile = [row("a", i, HOSTILE, question=HOSTILE, why=HOSTILE, parts=json.dumps({HOSTILE: 1.0})) for i in range(2)]
+    write_rows(run / "r1_zero/rollouts/step-000040.parquet", hostile)
+    write_rows(run / "r1_zero/evaluations/step-000040.parquet", hostile)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"]["r1_zero"]["error"] = HOSTILE
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    page = Page(write_report(run))
+    # The error stands in one more <span class="error">; nothing else became a tag.
+    assert len(page.tags) == len(clean.tags) + 1
+    assert "alert(1)</script>" not in page.source
+    group = page.data["groups"]["r1_zero"]["steps"][-1]["groups"][0]
+    assert group["question"] == HOSTILE
+    words = "".join(run if isinstance(run, str) else run[0] for run in group["outputs"][0]["text"][0]["runs"])
+    assert words == HOSTILE
+
+
+def test_unfinished_run(tmp_path: Path) -> None:
+    write_manifest(tmp_path, r1_zero=("rl", "running"), final=("evaluate", "pending"))
+    metrics = tmp_path / "r1_zero/metrics.jsonl"
+    write_lines(metrics, [{"step": 1, "reward/mean": 0.5}, {"step": 2, "reward/mean": math.nan}])
+    with metrics.open("a") as lines:
+        lines.write('{"step": 3, "reward/me')
+    page = Page(write_report(tmp_path))
+    assert "running in r1_zero; 0 of 2 stages done" in page.text
+    assert "No model has been evaluated yet" in page.text
+    assert [curve["x"] for curve in page.data["charts"][0]["curves"]] == [[1]]
+
+
+def test_unfinished_run_shows_its_latest_evaluation(run: Path) -> None:
+    (run / "summary.json").unlink()
+    page = Page(write_report(run))
+    assert "held-out problems of r1_zero, so far" in page.text
+    assert "step 40" in page.text
+
+
+@pytest.mark.parametrize("kind", ["sft", "evaluate", "rl"])
+def test_run_before_its_first_step(tmp_path: Path, kind: str) -> None:
+    write_manifest(tmp_path, only=(kind, "pending"))
+    assert Page(write_report(tmp_path)).data == {"charts": [], "strips": {}, "groups": {}}
+
+
+def test_sft_alone(tmp_path: Path) -> None:
+    write_manifest(tmp_path, cold_start=("sft", "done"))
+    write_lines(tmp_path / "cold_start/metrics.jsonl", [{"step": 1, "loss": 2.5}, {"step": 2, "loss": 2.0}])
+    assert [chart["title"] for chart in Page(write_report(tmp_path)).data["charts"]] == ["Loss"]
+
+
+def test_evaluation_alone_compares_the_models_in_the_order_of_the_summary(run: Path) -> None:
+    write_manifest(run, final=("evaluate", "done"))
+    page = Page(write_report(run))
+    assert page.data["strips"]["final"]["columns"] == ["base", "r1_zero"]
+    assert "The same problem, side by side" in page.text
+
+
+def test_groups_are_bounded(run: Path) -> None:
+    page = Page(write_report(run))
+    steps = [step["step"] for step in page.data["groups"]["r1_zero"]["steps"]]
+    assert len(steps) == MAX_STEPS
+    assert (steps[0], steps[-1]) == (1, 40)
+    assert "30 of 40 stored steps are here" in page.text
+
+
+def test_a_large_run_still_fits(run: Path) -> None:
+    long = [row(f"p{i}", j, TRACE * 20) for i in range(4) for j in range(16)]
+    for step in range(1, 41):
+        write_rows(run / f"r1_zero/rollouts/step-{step:06d}.parquet", long)
+    path = write_report(run)
+    assert path.stat().st_size <= MAX_BYTES
+    page = Page(path)
+    assert "characters left out" in page.source
+    assert 1 < len(page.data["groups"]["r1_zero"]["steps"]) < MAX_STEPS
+
+
+def test_marks() -> None:
+    think, answer = marked("countdown", "en", TRACE.replace("right so", "对 so"), 1000)
+    assert (think["part"], answer["part"]) == ("think", "answer")
+    kinds = [(run[0], run[1]) for run in think["runs"] if isinstance(run, list)]
+    assert kinds == [
+        ("<think>", "tag"), ("try", "try"), ("high", "reflection"), ("try", "try"), ("check", "verification"),
+        ("64 - 3 = 62", "slip"), ("对", "foreign"), ("</think>", "tag"),
+    ]  # fmt: skip
+    assert answer["runs"] == [["<answer>", "tag"], " ( 8 * 8 ) - 3 ", ["</answer>", "tag"]]
+
+
+def test_overlapping_marks_are_cut_and_no_character_is_lost() -> None:
+    (part,) = marked("countdown", "en", "试 1 + 1 = 3 * 2 = 7", 1000)
+    assert part["part"] == "outside"
+    assert part["runs"] == [["试", "foreign try"], " ", ["1 + 1 = 3 * 2 = 7", "slip"]]
+
+
+def test_problems_are_chosen_by_their_story_and_counted(tmp_path: Path) -> None:
+    first = {"a": "wrong", "b": "wrong", "c": "right", "d": "wrong", "e": "right"}
+    last = {"a": "wrong", "b": "right", "c": "right", "d": "right", "e": "unscorable"}
+    columns = []
+    for step, verdicts in ((0, first), (10, last)):
+        path = tmp_path / f"step-{step:06d}.parquet"
+        languages = {"d": "zh"}
+        rows = [row(name, 0, verdict=verdict, language=languages.get(name, "en")) for name, verdict in verdicts.items()]
+        write_rows(path, [*rows, row("a", 1, verdict="right")])  # only first samples count
+        columns.append((f"step {step}", path))
+    strip = same_problem(columns, 1000)
+    assert strip is not None
+    assert strip["tally"] == {"learned": 2, "stays wrong": 1, "right from the start": 1, "lost": 1}
+    stories = [problem["story"] for problem in strip["problems"]]
+    assert stories == ["learned", "learned", "stays wrong", "lost", "right from the start"]
+    assert [problem["language"] for problem in strip["problems"]][:2] == ["en", "zh"]
+
+
+def test_evenly_keeps_both_ends() -> None:
+    assert evenly(range(1, 41), 4) == [1, 14, 27, 40]
+    assert evenly([1, 2], 4) == [1, 2]
+    assert evenly([1, 2, 3], 1) == [3]
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HoneError, match=r"no manifest\.json"):
+        write_report(tmp_path)
+
+
+def test_a_broken_line_before_the_last_is_refused(run: Path) -> None:
+    lines = run / "r1_zero/metrics.jsonl"
+    lines.write_text("{broken\n" + lines.read_text())
+    with pytest.raises(HoneError, match=r"metrics\.jsonl, line 1"):
+        write_report(run)

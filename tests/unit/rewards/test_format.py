@@ -1,0 +1,61 @@
+"""The structure of an answer."""
+
+import pytest
+
+from hone.rewards.format import split_completion, without_tags
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "answer"),
+    [
+        ("<think> try 3 </think> <answer> 8 * 8 - 3 </answer>", "try 3", "8 * 8 - 3"),
+        ("<think>a</think><answer>b</answer>", "a", "b"),
+        ("  <think>\na\nb\n</think>\n\n<answer> b </answer>\n", "a\nb", "b"),
+        ("<think> 1 < 2 </think> <answer> x </answer>", "1 < 2", "x"),
+    ],
+)
+def test_the_whole_structure_is_well_formed(text: str, think: str, answer: str) -> None:
+    parts = split_completion(text)
+    assert (parts.think, parts.answer, parts.well_formed) == (think, answer, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "answer"),
+    [
+        # Not well formed, and yet there is one answer.
+        ("try 3 <answer> 5 </answer>", "try 3", "5"),
+        ("<answer> 5 </answer>", "", "5"),
+        ("<think> a <answer> 5 </answer>", "a", "5"),
+        ("  <think> a <answer> 5 </answer>", "a", "5"),
+        ("a </think> <answer> 5 </answer>", "a", "5"),
+        ("<think> a </think> b <answer> 5 </answer>", "a", "5"),
+        ("<think> a </think> <answer> 5 </answer> b", "a", "5"),
+        ("b <think> a </think> <answer> 5 </answer>", "b <think> a", "5"),
+        ("<think> </think> <answer> 5 </answer>", "", "5"),
+        ("<think> a </think> <answer> </answer>", "a", ""),
+        ("<think> a </think> <think> b </think> <answer> 5 </answer>", "a", "5"),
+        # No answer, or more than one.
+        ("", "", None),
+        ("try 3 + 4", "try 3 + 4", None),
+        ("<think> a </think>", "a", None),
+        ("<think> a </think> <answer> 5", "a", None),
+        ("<think> a </think> 5 </answer>", "a", None),
+        ("<think> a </think> </answer> 5 <answer>", "a", None),
+        ("<think> a </think> <answer> 5 </answer> <answer> 6 </answer>", "a", None),
+        ("<think> a </think> <answer> <answer> 5 </answer> </answer>", "a", None),
+        ("<think> a </think> <ANSWER> 5 </ANSWER>", "a", None),
+        ("<think> a </think> < answer > 5 < /answer >", "a", None),
+        # An answer inside the thinking is none.
+        ("<think> a <answer> 5 </answer> </think>", "a", None),
+        ("<think> a <answer> 5 </think> </answer>", "a", None),
+        ("<think> a </think> <think> <answer> 5 </answer> </think>", "a", None),
+    ],
+)
+def test_anything_else_is_not_well_formed(text: str, think: str, answer: str | None) -> None:
+    parts = split_completion(text)
+    assert (parts.think, parts.answer, parts.well_formed) == (think, answer, False)
+
+
+def test_tags_are_removed_and_leave_a_space() -> None:
+    assert without_tags("<think>a</think><answer>5</answer>").split() == ["a", "5"]
+    assert without_tags("no tags < here >") == "no tags < here >"

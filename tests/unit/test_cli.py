@@ -1,0 +1,147 @@
+"""The command line: help at once and with an example, exit codes, one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ("run", "plan", "status", "report", "eval", "chat", "doctor")
+SMALL = """
+name = "small"
+threads = 1
+[[stage]]
+name = "zero"
+kind = "rl"
+start_from = "base-tiny"
+problems = { count = 8 }
+sampling = { max_tokens = 24 }
+steps = STEPS
+problems_per_step = 4
+group_size = 4
+updates_per_step = 2
+optimizer = { learning_rate = RATE }
+evaluation = { every = 1000, samples = 1, problems = { count = 4 } }
+checkpoint_every = 1
+[[stage]]
+name = "test"
+kind = "evaluate"
+models = ["base-tiny", "zero"]
+samples = 1
+problems = { count = 4 }
+"""
+
+
+def hone(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "hone.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def small(folder: Path, steps: int = 1, rate: float = 1e-3) -> str:
+    file = folder / "small.toml"
+    file.write_text(SMALL.replace("STEPS", str(steps)).replace("RATE", str(rate)))
+    return str(file)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    found = hone(command, "--help")
+    assert found.returncode == 0
+    assert f"Example: hone {command}" in found.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "r1-zero-tiny"], ["status", "RUN"]])
+def test_help_plan_and_status_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
+    if "RUN" in arguments:
+        recipe = small(tmp_path)
+        (tmp_path / "run").mkdir()
+        planned = "from hone.pipeline.run import make_plan; from hone.config import load_recipe; from pathlib import Path; "
+        planned += f"make_plan(load_recipe({recipe!r}), Path({str(tmp_path)!r})).manifest.save(Path({str(tmp_path / 'run')!r}))"
+        subprocess.run([sys.executable, "-c", planned], check=True)
+        arguments = ["status", str(tmp_path / "run")]
+    code = (
+        "import sys; from hone.cli import app\n"
+        f"try: app({arguments!r})\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run", "no-such-recipe"], "error: no recipe 'no-such-recipe': not a file, and the shipped ones are"),
+        (["plan", "r1-zero-tiny", "--set", "r1_zero.stepz=3"], "no such key; did you mean 'steps'?"),
+        (["status", "."], "no manifest.json there"),
+        (["report", "."], "no manifest.json there"),
+        (["eval", "no-such-model"], "error: no model 'no-such-model'"),
+        (["eval", "base-tiny", "--benchmark", "chess"], "error: hone eval: stage 'evaluate'.problems.task"),
+        (["eval", "base-tiny", "--split", "train"], "error: hone eval: stage 'evaluate'.problems.split"),
+        (["chat", "no-such-model", "--prompt", "x"], "error: no model"),
+        (["run"], "Missing argument"),
+    ],
+)
+def test_a_usage_error_is_one_clear_line_and_exit_2(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    found = hone(*arguments, cwd=tmp_path)
+    assert found.returncode == 2
+    assert complaint in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_run_ends_with_a_table_a_summary_and_a_report(tmp_path: Path) -> None:
+    found = hone("run", small(tmp_path), "--out", "out", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "pass@1" in found.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [model["stage"] for model in summary["models"]] == ["base", "zero"]
+    assert {claim["verdict"] for claim in summary["claims"]} <= {"holds", "does not hold", "not clear"}
+    assert "report: out/report.html" in found.stdout
+    assert (tmp_path / "out" / "report.html").stat().st_size < 6_000_000
+    assert "done" in hone("status", "out", cwd=tmp_path).stdout
+    changed = hone("run", small(tmp_path, steps=2), "--out", "out", cwd=tmp_path)
+    assert changed.returncode == 2
+    assert "made with other settings" in changed.stderr
+
+
+def test_a_diverging_run_stops_with_the_step_and_the_batch(tmp_path: Path) -> None:
+    found = hone("run", small(tmp_path, steps=3, rate=1e30), "--out", "out", cwd=tmp_path)
+    assert found.returncode == 1
+    assert re.search(r"failed: stage zero, step 1: the loss is nan", found.stderr)
+    assert (tmp_path / "out" / "zero" / "failed-step-000001.npz").is_file()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["zero"]["state"] == "failed"
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
+    recipe = small(tmp_path, steps=500)
+    command = [sys.executable, "-m", "hone.cli", "run", recipe, "--out", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "out" / "zero" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text().count("\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["zero"]["state"] == "running"
+
+
+def test_chat_answers_and_names_words_it_does_not_know(tmp_path: Path) -> None:
+    found = hone("chat", "base-tiny", "--prompt", "use 3 8 8 make 61", cwd=tmp_path)
+    assert found.returncode == 0
+    assert "tokens/s" in found.stdout
+    assert "not known to this model: hello" in hone("chat", "base-tiny", "--prompt", "hello", cwd=tmp_path).stdout
+
+
+def test_doctor_finds_a_sound_installation() -> None:
+    found = hone("doctor")
+    assert found.returncode == 0, found.stdout
+    assert "the embedded model base-tiny" in found.stdout
