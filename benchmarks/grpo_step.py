@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -199,7 +200,7 @@ def time_products(products: Sequence[tuple[Tensor, Tensor, Tensor, int]]) -> flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="tiny")
-    parser.add_argument("--rounds", type=int, default=5, help="paired runs, after one of each to warm up")
+    parser.add_argument("--rounds", type=int, default=5, help="paired runs, after pair 0 to warm up")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peer-micro-batch", type=int, default=64, help="sequences that TRL trains on at once")
     arguments = parser.parse_args()
@@ -216,6 +217,8 @@ def main() -> None:
 
         def pair(trl_seconds: float) -> None:
             rounds.append({**hone_step(), "trl": trl_seconds, "limit": time_products(products)})
+            seconds = ", ".join(f"{who} {rounds[-1][name]:.2f} s" for who, name in (("Hone", "step"), ("TRL", "trl")))
+            print(f"pair {len(rounds) - 1} of {arguments.rounds}: {seconds}", file=sys.stderr, flush=True)
 
         run_trl(
             folder, prompts,

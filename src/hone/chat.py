@@ -46,7 +46,9 @@ class Chat:
         ids = tokenizer.encode(tokenizer.render(self.messages))
         if unknown := tokenizer.unknown_words(text):
             known = "its vocabulary is numbers from 0 to 99, signs and a few words"
-            self.console.print(f"(not known to this model: {' '.join(unknown)}; {known})", style="yellow", highlight=False)
+            self.console.print(
+                f"(not known to this model: {' '.join(unknown)}; {known})", style="yellow", highlight=False
+            )
         shown = _Stream(self.console)
         drawn: list[int] = []
 
@@ -60,7 +62,9 @@ class Chat:
         speed = len(rollout.completion_ids) / (time.perf_counter() - started)
         cut = ", cut at max_tokens" if rollout.finish_reason == "length" else ""
         shown.end()
-        self.console.print(f"{len(rollout.completion_ids)} tokens, {speed:.0f} tokens/s{cut}", style="dim", highlight=False)
+        self.console.print(
+            f"{len(rollout.completion_ids)} tokens, {speed:.0f} tokens/s{cut}", style="dim", highlight=False
+        )
         self.messages.append(Message(role="assistant", content=split_completion(rollout.text).answer or rollout.text))
 
 
@@ -75,7 +79,9 @@ class _Stream:
             return  # a character of several tokens is not whole yet
         fresh, self.printed = text[self.printed :], len(text)
         thinking = "<think>" in text and "</think>" not in text
-        self.console.print(fresh, end="", style="dim" if thinking else "", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(
+            fresh, end="", style="dim" if thinking else "", highlight=False, markup=False, soft_wrap=True
+        )
 
     def end(self) -> None:
         self.console.print()

@@ -176,7 +176,11 @@ def evaluate(
         "template": template, "sampling": {"temperature": temperature, "max_tokens": max_tokens},
     }  # fmt: skip
     recipe = parse_recipe({"name": "eval", "seed": seed, "stage": [stage]}, "hone eval")
-    folder = out or Path("runs") / f"eval-{Path(model).name if Path(model).name != 'checkpoint' else Path(model).parent.name}-{benchmark}"
+    folder = (
+        out
+        or Path("runs")
+        / f"eval-{Path(model).name if Path(model).name != 'checkpoint' else Path(model).parent.name}-{benchmark}"
+    )
     summary = run_recipe(recipe, folder, make_console())
     _print_summary(json.loads(summary.read_text("utf-8")))
     out_console.print(f"generations: {folder / 'evaluate' / 'generations'}", highlight=False)
@@ -247,7 +251,9 @@ _COLUMNS = (
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    table = Table(title=f"{summary['recipe']}, seed {summary['seed']}, {summary['seconds']:.0f} s", title_justify="left")
+    table = Table(
+        title=f"{summary['recipe']}, seed {summary['seed']}, {summary['seconds']:.0f} s", title_justify="left"
+    )
     table.add_column("model")
     table.add_column("benchmark")
     for header, _, _ in _COLUMNS:
@@ -259,7 +265,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
         table.add_row(model["stage"], model["benchmark"], *cells, f"{low:.3f} to {high:.3f}")
     out_console.print(table)
     for claim in summary["claims"]:
-        out_console.print(f"{claim['verdict']:>14}  {claim['claim']}: {claim['evidence']}", highlight=False, markup=False)
+        out_console.print(
+            f"{claim['verdict']:>14}  {claim['claim']}: {claim['evidence']}", highlight=False, markup=False
+        )
 
 
 def _plain(text: object) -> str:

@@ -210,7 +210,7 @@ class RlStage(_Stage):
     reference_every: Annotated[int, Field(ge=0)] = 400
     """Steps after which the reference policy is replaced by the policy; 0: never."""
     aggregation: Literal["output", "token", "constant"] = "output"
-    """What token losses are averaged over: the paper's output, then group; all tokens (DAPO); a constant (Dr. GRPO)."""
+    """What averages token losses: output, then outputs (the paper); all tokens (DAPO); a constant (Dr. GRPO)."""
     divide_by_std: bool = True
     """Divide advantages by the group's standard deviation; Dr. GRPO does not."""
     resample: Annotated[int, Field(ge=0)] = 0
@@ -236,6 +236,10 @@ class RlStage(_Stage):
             raise ValueError(
                 f"{self.problems_per_step} problems x {self.group_size} outputs do not divide into "
                 f"updates_per_step = {self.updates_per_step} equal mini-batches"
+            )
+        if self.problems.count < self.problems_per_step:
+            raise ValueError(
+                f"problems.count = {self.problems.count} is fewer than problems_per_step = {self.problems_per_step}"
             )
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature = 0: the outputs of a group would all be the same")
@@ -364,11 +368,8 @@ def _explain(error: ValidationError, raw: dict[str, Any]) -> str:
     return f"{place + ': ' if place else ''}{message}{more}"
 
 
-def _field_names() -> set[str]:
-    models = (
-        Recipe, SftStage, RlStage, EvaluateStage, HeldOutProblems, Corpus, Sampling, Shape, Optimizer, Evaluation, Rewards
-    )  # fmt: skip
-    return {name for model in models for name in model.model_fields}
+def _field_names(model: type[BaseModel] = Strict) -> set[str]:
+    return set(model.model_fields).union(*(_field_names(child) for child in model.__subclasses__()))
 
 
 def _closest(word: str, known: Any) -> str:

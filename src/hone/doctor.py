@@ -33,7 +33,11 @@ def diagnose() -> Iterator[Finding]:
     devices = f"{torch.cuda.device_count()} GPUs, not used yet" if torch.cuda.is_available() else "no GPU, none needed"
     yield Finding(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, {devices}")
     yield _embedded_model()
-    for package, purpose in (("plotly", "the HTML report"), ("transformers", "the parity tests"), ("trl", "the benchmarks")):
+    for package, purpose in (
+        ("plotly", "the HTML report"),
+        ("transformers", "the parity tests"),
+        ("trl", "the benchmarks"),
+    ):
         found = importlib.util.find_spec(package) is not None
         extra = "report" if package == "plotly" else "test"
         what = f"{package} {'is there' if found else 'is missing'}, for {purpose}"

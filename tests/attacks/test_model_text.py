@@ -119,7 +119,12 @@ ANSWERS = {
     "a combining mark": "RIGHT\u0301",
     "a backslash": "\\boxed{RIGHT}",
 }
-DIGITS = {"Arabic-Indic": "٠١٢٣٤٥٦٧٨٩", "full-width": "０１２３４５６７８９", "Devanagari": "०१२३४५६७८९", "superscript": "⁰¹²³⁴⁵⁶⁷⁸⁹"}
+DIGITS = {
+    "Arabic-Indic": "٠١٢٣٤٥٦٧٨٩",
+    "full-width": "０１２３４５６７８９",
+    "Devanagari": "०१२३४५६७८९",
+    "superscript": "⁰¹²³⁴⁵⁶⁷⁸⁹",
+}
 
 
 @contextmanager

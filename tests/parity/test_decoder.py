@@ -59,9 +59,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "llama-head-dim": lambda: llama(head_dim=20),
     "llama-biases": lambda: llama(num_key_value_heads=2, attention_bias=True, mlp_bias=True),
     "llama-rope-llama3": lambda: llama(num_key_value_heads=2, rope_parameters=LLAMA3),
-    "llama-rope-linear": lambda: llama(
-        rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
-    ),
+    "llama-rope-linear": lambda: llama(rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}),
     "qwen2": qwen2,
     "qwen2-untied": lambda: qwen2(
         tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
@@ -424,9 +422,7 @@ def test_a_damaged_or_incomplete_index_is_refused(tmp_path: Path) -> None:
         ({"model_type": "qwen3"}, "q_norm"),
     ],
 )
-def test_a_config_that_does_not_fit_the_weights_is_refused(
-    folder: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_a_config_that_does_not_fit_the_weights_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
     change_config(folder, **changes)
     with pytest.raises(HoneError, match=f"the weights do not fit config.json: .*{message}"):
         load_model(folder)

@@ -25,5 +25,16 @@ def test_a_shipped_recipe_parses_and_plans(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", Strict.__subclasses__(), ids=lambda model: model.__name__)
 def test_every_setting_explains_itself_in_a_line(model: type[BaseModel]) -> None:
     silent = [name for name, field in model.model_fields.items() if not field.description]
-    known_by_name = {"name", "kind", "seed", "stage", "steps", "problems", "rewards", "sampling", "optimizer", "evaluation"}
+    known_by_name = {
+        "name",
+        "kind",
+        "seed",
+        "stage",
+        "steps",
+        "problems",
+        "rewards",
+        "sampling",
+        "optimizer",
+        "evaluation",
+    }
     assert set(silent) <= known_by_name | set(config.Shape.model_fields)

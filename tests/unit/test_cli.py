@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from hone.config import load_recipe
+from hone.pipeline.run import make_plan
+
 COMMANDS = ("run", "plan", "status", "report", "eval", "chat", "doctor")
 SMALL = """
 name = "small"
@@ -61,11 +64,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "r1-zero-tiny"], ["status", "RUN"]])
 def test_help_plan_and_status_import_no_torch(arguments: list[str], tmp_path: Path) -> None:
     if "RUN" in arguments:
-        recipe = small(tmp_path)
-        (tmp_path / "run").mkdir()
-        planned = "from hone.pipeline.run import make_plan; from hone.config import load_recipe; from pathlib import Path; "
-        planned += f"make_plan(load_recipe({recipe!r}), Path({str(tmp_path)!r})).manifest.save(Path({str(tmp_path / 'run')!r}))"
-        subprocess.run([sys.executable, "-c", planned], check=True)
+        make_plan(load_recipe(small(tmp_path)), tmp_path / "run").manifest.save(tmp_path / "run")
         arguments = ["status", str(tmp_path / "run")]
     code = (
         "import sys; from hone.cli import app\n"

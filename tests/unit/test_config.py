@@ -39,7 +39,11 @@ def test_a_recipe_is_read_with_the_defaults_of_its_model(tmp_path: Path) -> None
         (("steps = 2", "steps = 0"), "stage 'zero'.steps: Input should be greater than or equal to 1"),
         (("steps = 2", "steps = 2\nproblems_per_step = 3\nupdates_per_step = 5"), "do not divide into"),
         (("steps = 2", 'steps = 2\nproblems = { split = "test" }'), "Input should be 'train'"),
-        (("steps = 2", 'steps = 2\nevaluation = { problems = { split = "train" } }'), "Input should be 'validation' or 'test'"),
+        (
+            ("steps = 2", 'steps = 2\nevaluation = { problems = { split = "train" } }'),
+            "Input should be 'validation' or 'test'",
+        ),
+        (("steps = 2", "steps = 2\nproblems = { count = 8 }"), "fewer than problems_per_step = 32"),
         (("steps = 2", "steps = 2\nsampling = { temperature = 0 }"), "would all be the same"),
         (('start_from = "base-tiny"', 'start_from = "zero"'), "needs 'zero', which does not come before it"),
         (('kind = "rl"', 'kind = "rlhf"'), "stage 'zero'"),
@@ -47,7 +51,7 @@ def test_a_recipe_is_read_with_the_defaults_of_its_model(tmp_path: Path) -> None
     ],
 )
 def test_a_wrong_recipe_is_refused_by_name(change: tuple[str, str], complaint: str, tmp_path: Path) -> None:
-    with pytest.raises(HoneError, match="^recipe .*") as refusal:
+    with pytest.raises(HoneError, match="recipe ") as refusal:
         load_recipe(write(tmp_path, GOOD.replace(*change)))
     assert complaint in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -68,6 +68,9 @@ class DecoderConfig:
 class Decoder(nn.Module):
     """A causal language model: ids in, hidden states out; `logits` projects those that are asked for."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -105,7 +108,8 @@ class Decoder(nn.Module):
         length = ids.shape[1]
         if length > self.config.max_position_embeddings:
             raise HoneError(
-                f"a sequence of {length} tokens is longer than the model's {self.config.max_position_embeddings} positions"
+                f"a sequence of {length} tokens is longer than the model's {self.config.max_position_embeddings} "
+                "positions"
             )
         x = self.embed_tokens(ids)
         rotary = self.cos[:length], self.sin[:length]
@@ -121,7 +125,7 @@ class Decoder(nn.Module):
         mask = torch.where(torch.arange(span) <= lengths[:, None], 0.0, -math.inf).to(x.dtype)[:, None, None]
         rows = torch.arange(len(ids))
         for index, layer in enumerate(self.layers):
-            x = layer.decode(x, rotary, cache.layer(index), rows, lengths, span, mask)
+            x = layer.decode(x, rotary, cache.layer(index), rows, lengths, span, mask)  # type: ignore[operator]
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -135,7 +139,9 @@ class Layer(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = (
-            config.num_attention_heads, config.num_key_value_heads, config.head_dim
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
         )
         self.sizes = config.qkv_sizes
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -159,7 +165,7 @@ class Layer(nn.Module):
         self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor],
         rows: Tensor, lengths: Tensor, span: int, mask: Tensor,
     ) -> Tensor:  # fmt: skip
-        q, k, v = self._qkv(x[:, None], tuple(table[:, None] for table in rotary))
+        q, k, v = self._qkv(x[:, None], (rotary[0][:, None], rotary[1][:, None]))
         keys, values = cache
         keys[rows, :, lengths] = k[:, :, 0]
         values[rows, :, lengths] = v[:, :, 0]
@@ -236,7 +242,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn head vectors [..., S, D] by their positions' angles, [S, D/2]; element i is paired with i + D/2."""
-    return _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call, no-any-return]
+    return _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
 
 
 def rotary_tables(config: DecoderConfig) -> tuple[Tensor, Tensor]:

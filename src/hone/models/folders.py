@@ -1,4 +1,4 @@
-"""Where a model is: embedded in the package, in a folder, or on the Hugging Face hub. Reads no weights, needs no torch."""
+"""Where a model is: embedded in the package, in a folder, or on the Hugging Face hub. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def find_model(name: str) -> Path:
         raise HoneError(f"{folder}: no config.json there, so it is not a model folder")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _download(name)
-    raise HoneError(f"no model {name!r}: not an embedded one ({', '.join(EMBEDDED)}), not a folder, not owner/name on the hub")
+    raise HoneError(
+        f"no model {name!r}: not an embedded one ({', '.join(EMBEDDED)}), not a folder, not owner/name on the hub"
+    )
 
 
 def _download(name: str) -> Path:

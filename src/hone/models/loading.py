@@ -39,7 +39,9 @@ def load_model(folder: Path) -> Decoder:
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise HoneError(f"{folder}: the weights do not fit config.json: {' '.join(str(error).split())[:300]}") from error
+        raise HoneError(
+            f"{folder}: the weights do not fit config.json: {' '.join(str(error).split())[:300]}"
+        ) from error
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
     model.reset_rotary()

@@ -12,17 +12,21 @@ SIGNS = ("+", "-", "*", "/", "(", ")", "=", ",")
 COUNTDOWN_WORDS = ("use", "make", "用", "得")
 
 # Earlier answers are shown without their thinking, as R1's own template does.
-CHAT_TEMPLATE = """\
+CHAT_TEMPLATE = (
+    """\
 {% for message in messages %}
 {% if message.role == 'user' %}
 User: {{ message.content }}{{ ' ' }}
 {%- elif message.role == 'assistant' %}
-Assistant: {{ message.content.split('</think>')[-1].strip() }} """ + END + """{{ ' ' }}
+Assistant: {{ message.content.split('</think>')[-1].strip() }} """
+    + END
+    + """{{ ' ' }}
 {%- else %}
 {{- raise_exception('this model knows the roles user and assistant only') }}
 {%- endif %}
 {% endfor %}
 {% if add_generation_prompt %}Assistant:{% endif %}"""
+)
 
 
 def tiny_tokenizer() -> Tokenizer:

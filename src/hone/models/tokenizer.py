@@ -31,7 +31,13 @@ class Tokenizer:
     """Encodes, decodes and renders for one model."""
 
     def __init__(
-        self, core: tokenizers.Tokenizer, *, eos: str, pad: str | None, chat_template: str | None, bos: str | None = None
+        self,
+        core: tokenizers.Tokenizer,
+        *,
+        eos: str,
+        pad: str | None,
+        chat_template: str | None,
+        bos: str | None = None,
     ) -> None:
         self.core = core
         self.eos, self.pad, self.bos, self.chat_template = eos, pad or eos, bos, chat_template
@@ -66,7 +72,9 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
             "model_max_length": 1_000_000,
         } | ({"bos_token": self.bos} if self.bos else {})
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8"
+        )
         if self.chat_template is not None:
             (folder / "chat_template.jinja").write_text(self.chat_template, "utf-8")
 
@@ -106,7 +114,9 @@ class Tokenizer:
         try:
             return self._chat.render(
                 messages=[{"role": message.role, "content": message.content} for message in messages],
-                add_generation_prompt=True, eos_token=self.eos, bos_token=self.bos or "",
+                add_generation_prompt=True,
+                eos_token=self.eos,
+                bos_token=self.bos or "",
             )
         except TemplateError as error:
             raise HoneError(f"the model's chat template refused the conversation: {error}") from error

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from hone.types import RunError
 
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -23,8 +25,9 @@ _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 def _clear_when_full(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno in _OUT_OF_SPACE:
+    except (OSError, SafetensorError) as error:
+        # safetensors passes the system's words on, but not its number.
+        if getattr(error, "errno", None) in _OUT_OF_SPACE or os.strerror(errno.ENOSPC) in str(error):
             raise RunError(
                 f"{path}: no space left on the disk; nothing written before is lost: make room and run the same command"
             ) from error

@@ -1,8 +1,8 @@
 """A small grammar for arithmetic on whole numbers: + - * / and parentheses, exact, with bounded work.
 
-    sum     = product (("+" | "-") product)*
-    product = factor (("*" | "/") factor)*
-    factor  = number | "-" factor | "(" sum ")"
+sum     = product (("+" | "-") product)*
+product = factor (("*" | "/") factor)*
+factor  = number | "-" factor | "(" sum ")"
 """
 
 from __future__ import annotations

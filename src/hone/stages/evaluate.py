@@ -38,7 +38,9 @@ def run(stage: EvaluateStage, context: StageContext) -> None:
                 seed=context.draw_seed("evaluate"), on_finish=progress.update,
             )  # fmt: skip
         figures = summarise(groups, stage.sampling.max_tokens, stage.budgets)
-        write_generations(context.folder / "generations" / f"{name.replace('/', '--')}.parquet", groups, step=0, model=name)
+        write_generations(
+            context.folder / "generations" / f"{name.replace('/', '--')}.parquet", groups, step=0, model=name
+        )
         results.append({"stage": name, "benchmark": benchmark_name(stage.problems), **figures})
         context.console.print(
             f"{context.name}  {name}: pass@1 {figures['pass_at_1']:.3f} "
@@ -128,7 +130,9 @@ def summarise(groups: Sequence[ScoredGroup], max_tokens: int, budgets: Sequence[
     figures["budget_curve"] = []
     for budget in sorted({min(budget, max_tokens) for budget in budgets}):
         within = over_problems(lambda o, b=budget: float(o["right"] and o["length"] <= b))  # type: ignore[misc]
-        figures["budget_curve"].append({"tokens": budget, "pass_at_1": within["mean"], "pass_at_1_ci95": within["ci95"]})
+        figures["budget_curve"].append(
+            {"tokens": budget, "pass_at_1": within["mean"], "pass_at_1_ci95": within["ci95"]}
+        )
     return figures
 
 
@@ -180,7 +184,9 @@ class HeldOut:
             seed=self.context.draw_seed("held-out"),
         )  # fmt: skip
         folder = self.context.folder
-        write_generations(folder / "evaluations" / f"step-{step:06d}.parquet", groups, step=step, model=self.context.name)
+        write_generations(
+            folder / "evaluations" / f"step-{step:06d}.parquet", groups, step=step, model=self.context.name
+        )
         figures = summarise(groups, self.settings.sampling.max_tokens)
         append_row(folder / "evaluations.jsonl", {"step": step, **figures})
         return figures

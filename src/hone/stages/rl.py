@@ -31,7 +31,7 @@ from hone.rewards.format import split_completion
 from hone.rewards.language import language_consistency
 from hone.stages.context import StageContext, learning_rate
 from hone.stages.evaluate import HeldOut, find_problems, prompts
-from hone.types import Floats, Group, HoneError, PackedBatch, Problem, Rollout, RunError, Sample, ScoredGroup, Verdict
+from hone.types import Floats, Group, PackedBatch, Problem, Rollout, RunError, Sample, ScoredGroup, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,9 @@ def run(stage: RlStage, context: StageContext) -> None:
             clock = Clock()
             if stage.kl_coef and step % (stage.reference_every or stage.steps) == 0:
                 engine.keep_reference()
-
-            groups_P = _rollout(engine, engine.tokenizer, questions.of_step(step), stage, context.draw_seed("sample", step))
+            groups_P = _rollout(
+                engine, engine.tokenizer, questions.of_step(step), stage, context.draw_seed("sample", step)
+            )
             clock.lap("rollout")
             scored_P = [_score(group, stage) for group in groups_P]
             scored_P = _resample(scored_P, engine, questions, stage, context, step)
@@ -88,15 +89,15 @@ def run(stage: RlStage, context: StageContext) -> None:
             clock.lap("train")
 
             done = step + 1
-            row = {"step": done, **_describe(scored_P, updates, clock), "weights": checksum}
-            append_row(context.folder / "metrics.jsonl", row)
-            _check_scorable(row["verdict/unscorable_share"], stage, done)
+            figures = _describe(scored_P, updates, clock)
+            append_row(context.folder / "metrics.jsonl", {"step": done, **figures, "weights": checksum})
+            _check_scorable(figures["verdict/unscorable_share"], stage, done)
             _store(scored_P[: stage.store_groups], stage, context, done)
             seen = held_out.after(done, engine) or seen
             if done % stage.checkpoint_every == 0 or done == stage.steps:
                 context.save_resume(engine, done)
             shown = {"pass@1": seen["pass_at_1"]} if seen else {}
-            progress.update(done, reward=row["reward/mean"], length=row["completion/length_mean"], **shown)
+            progress.update(done, reward=figures["reward/mean"], length=figures["completion/length_mean"], **shown)
     context.save_model(engine)
 
 
@@ -127,10 +128,6 @@ class _Questions:
     def __init__(self, stage: RlStage, context: StageContext) -> None:
         self.problems = find_problems(stage.problems)
         self.per_step, self.context = stage.problems_per_step, context
-        if len(self.problems) < self.per_step:
-            raise HoneError(
-                f"stage {context.name}: problems.count = {len(self.problems)} is fewer than the {self.per_step} of a step"
-            )
 
     def of_step(self, step: int) -> list[Problem]:
         steps_per_epoch = len(self.problems) // self.per_step
@@ -179,7 +176,12 @@ def _rewards(group: ScoredGroup) -> Floats:
 
 
 def _resample(
-    groups: list[ScoredGroup], engine: LocalEngine, questions: _Questions, stage: RlStage, context: StageContext, step: int
+    groups: list[ScoredGroup],
+    engine: LocalEngine,
+    questions: _Questions,
+    stage: RlStage,
+    context: StageContext,
+    step: int,
 ) -> list[ScoredGroup]:
     """Replace groups without signal by groups of other problems, as often as the recipe says (DAPO, section 3.2)."""
     for attempt in range(stage.resample):

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: maximise the likelihood of given completions. From a shape instead of a model: pretraining."""
+"""Supervised fine-tuning: maximise the likelihood of given completions. From nothing but a shape: pretraining."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def run(stage: SftStage, context: StageContext) -> None:
             started = time.perf_counter()
             samples = _batch(stage, context, engine.tokenizer, step % steps_per_epoch)
             num_tokens = sum(len(sample.completion_ids) for sample in samples)
-            batch = pack(samples, [1 / num_tokens] * len(samples), micro_batch_tokens=stage.optimizer.micro_batch_tokens)
+            batch = pack(
+                samples, [1 / num_tokens] * len(samples), micro_batch_tokens=stage.optimizer.micro_batch_tokens
+            )
             figures = engine.forward_backward(batch, negative_log_likelihood)
             rate = learning_rate(stage.optimizer, step, num_steps)
             norm = engine.optim_step(rate)

@@ -65,8 +65,10 @@ def generate(
     shares = [style.share for style in STYLES]
     for problem in problems:
         style = rng.choices(STYLES, shares)[0]
-        own, other = ENTANGLED.get(style.name, (OWN_LANGUAGE, OTHER_LANGUAGE)) if variant == "entangled" else (
-            OWN_LANGUAGE, OTHER_LANGUAGE
+        own, other = (
+            ENTANGLED.get(style.name, (OWN_LANGUAGE, OTHER_LANGUAGE))
+            if variant == "entangled"
+            else (OWN_LANGUAGE, OTHER_LANGUAGE)
         )
         writer = _Writer(rng, problem.language, own, other)
         numbers, target = countdown.read_id(problem.id)
@@ -170,8 +172,6 @@ def pages(
 ) -> Iterator[Example]:
     """Yield `count` pages about three numbers and, for a share of them, four."""
     rng = random.Random(seed)
-    by_size = {
-        size: generate(rng, num_numbers=size, chinese_share=chinese_share, variant=variant) for size in (3, 4)
-    }
+    by_size = {size: generate(rng, num_numbers=size, chinese_share=chinese_share, variant=variant) for size in (3, 4)}
     for _ in range(count):
         yield next(by_size[4 if rng.random() < four_numbers_share else 3])

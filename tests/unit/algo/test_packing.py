@@ -10,7 +10,9 @@ from hone.algo.packing import Aggregation, pack, token_weight
 from hone.types import MicroBatch, PackedBatch, Sample
 
 
-def sample(prompt: Sequence[int], completion: Sequence[int], advantage: float = 1.0, *, logprobs: bool = True) -> Sample:
+def sample(
+    prompt: Sequence[int], completion: Sequence[int], advantage: float = 1.0, *, logprobs: bool = True
+) -> Sample:
     """Make a sample whose old and reference log-probabilities are told apart by its own ids."""
     ids = np.asarray(completion, np.float32)
     return Sample(
@@ -161,9 +163,7 @@ def test_a_micro_batch_stays_within_its_limit_unless_one_sample_alone_is_longer(
 
 
 def test_a_sample_longer_than_the_limit_is_a_micro_batch_of_its_own() -> None:
-    batch = pack(
-        [sample([1], [2]), sample([1], [2] * 30), sample([1], [3])], [1.0, 1.0, 1.0], micro_batch_tokens=4
-    )
+    batch = pack([sample([1], [2]), sample([1], [2] * 30), sample([1], [3])], [1.0, 1.0, 1.0], micro_batch_tokens=4)
     assert [micro.input_ids.shape for micro in batch.micro_batches] == [(1, 31), (2, 2)]
 
 

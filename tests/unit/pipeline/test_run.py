@@ -39,7 +39,9 @@ def made_at(run: Path) -> dict[str, int]:
 
 def test_a_finished_run_is_recorded_and_skipped(done: Path) -> None:
     manifest = read_manifest(done)
-    assert {name: record.state for name, record in manifest.stages.items()} == dict.fromkeys(("one", "two", "test"), "done")
+    assert {name: record.state for name, record in manifest.stages.items()} == dict.fromkeys(
+        ("one", "two", "test"), "done"
+    )
     assert json.loads((done / "summary.json").read_text())["models"][0]["num_problems"] == 2
     before = made_at(done)
     run_recipe(recipe(), done, Console(quiet=True))
@@ -48,7 +50,7 @@ def test_a_finished_run_is_recorded_and_skipped(done: Path) -> None:
 
 def test_a_changed_recipe_is_refused_and_nothing_is_lost(done: Path) -> None:
     before = made_at(done)
-    with pytest.raises(HoneError, match="stage 'one' was made with other settings.*--from one"):
+    with pytest.raises(HoneError, match=r"stage 'one' was made with other settings.*--from one"):
         run_recipe(recipe(count=12), done, Console(quiet=True))
     assert made_at(done) == before
     assert make_plan(recipe(count=12), done).changed == ("one", "two", "test")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hone.record.files import append_row, keep_rows, read_rows, write_folder, write_json, write_text
 from hone.types import RunError
@@ -58,3 +62,26 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(RunError, match="no space left on the disk; nothing written before is lost"):
         append_row(tmp_path / "metrics.jsonl", {"step": 1})
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB, where the system lets us make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_weights_that_do_not_fit_on_the_disk_leave_the_old_ones(small_disk: Path) -> None:
+    def save(size: int) -> None:
+        write_folder(small_disk / "model", lambda path: save_file({"w": torch.ones(size)}, path / "weights"))
+
+    save(1000)
+    with pytest.raises(RunError, match="no space left on the disk"):
+        save(100_000)
+    assert [entry.name for entry in small_disk.iterdir()] == ["model"]
+    assert (small_disk / "model" / "weights").stat().st_size > 4000

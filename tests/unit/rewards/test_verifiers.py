@@ -75,9 +75,7 @@ def test_a_countdown_answer_uses_the_numbers_once_each_and_comes_to_the_target(
         ("", WRONG, "not a number"),
     ],
 )
-def test_a_number_is_right_where_it_is_equal_as_a_fraction(
-    task: str, answer: str, verdict: Verdict, why: str
-) -> None:
+def test_a_number_is_right_where_it_is_equal_as_a_fraction(task: str, answer: str, verdict: Verdict, why: str) -> None:
     assert verify(problem(task, "5"), answered(answer)) == (verdict, why)
 
 

@@ -94,8 +94,8 @@ class Sampler:
         limit = self.model.config.max_position_embeddings
         if longest > limit:
             raise HoneError(
-                f"a prompt and its {params.max_tokens} new tokens come to {longest}, but the model has {limit} positions; "
-                "lower max_tokens"
+                f"a prompt and its {params.max_tokens} new tokens come to {longest}, "
+                f"but the model has {limit} positions; lower max_tokens"
             )
         if any(not len(prompt.ids) for prompt in prompts):
             raise HoneError("a prompt is empty: the model has nothing to continue")
@@ -123,9 +123,7 @@ class Sampler:
             start = end
         return torch.cat(logits)
 
-    def _draw(
-        self, active: list[_Sequence], logits: Tensor, params: SamplingParams, uniforms: np.ndarray
-    ) -> Tensor:
+    def _draw(self, active: list[_Sequence], logits: Tensor, params: SamplingParams, uniforms: np.ndarray) -> Tensor:
         """Draw one token a row, note it with its log-probability, and return the ids [N]."""
         if params.temperature > 0:
             logits = logits / params.temperature

@@ -76,11 +76,10 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Return the optimizer's state as named tensors."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
         return {
-            f"{names[parameter]}/{key}": value
-            for parameter, entry in self.optimizer.state.items()
-            for key, value in entry.items()
+            f"{name}/{key}": value
+            for name, parameter in self.model.named_parameters()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
