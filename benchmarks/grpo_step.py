@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -68,9 +69,9 @@ def make_prompts(config: DecoderConfig) -> list[str]:
 
 
 def reward(completion: str) -> float:
-    """Return the share of a completion's words that have an even number: cheap, and different inside every group."""
+    """Return the share of a completion's words that end in an even digit: cheap, and different inside a group."""
     words = completion.split()
-    return sum(int(word[1:]) % 2 == 0 for word in words) / len(words)
+    return sum(word[-1] in "02468" for word in words) / max(1, len(words))
 
 
 class HoneStep:
@@ -126,7 +127,9 @@ def run_trl(
     import transformers
     import trl
 
+    warnings.filterwarnings("ignore", category=FutureWarning)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()
 
     class Clock(transformers.TrainerCallback):  # type: ignore[name-defined, misc]
@@ -156,6 +159,7 @@ def run_trl(
         reward_funcs=rewards, args=config, callbacks=[Clock()],
         train_dataset=datasets.Dataset.from_dict({"prompt": list(prompts)}),
     )  # fmt: skip
+    trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
 
 

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out_console = Console(soft_wrap=not sys.stdout.isatty())
+out_console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=not sys.stdout.isatty())
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.", metavar="RECIPE")]
 Settings = Annotated[
@@ -239,31 +239,29 @@ def _print_report(folder: Path, out: Path | None = None, *, required: bool = Fal
 
 
 _COLUMNS = (
-    ("pass@1", "pass_at_1", "{:.3f}"),
     ("cons@k", "cons_at_k", "{:.3f}"),
     ("length", "completion_length_mean", "{:.1f}"),
     ("reflects", "reflection_rate", "{:.2f}"),
     ("verifies", "verification_rate", "{:.2f}"),
-    ("one language", "language_consistency", "{:.2f}"),
+    ("language", "language_consistency", "{:.2f}"),
     ("format", "format_share", "{:.2f}"),
     ("cut", "truncated_share", "{:.2f}"),
 )
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    table = Table(
-        title=f"{summary['recipe']}, seed {summary['seed']}, {summary['seconds']:.0f} s", title_justify="left"
-    )
-    table.add_column("model")
-    table.add_column("benchmark")
-    for header, _, _ in _COLUMNS:
-        table.add_column(header, justify="right")
-    table.add_column("95% interval of pass@1")
-    for model in summary["models"]:
-        cells = ["" if model[key] is None else form.format(model[key]) for _, key, form in _COLUMNS]
-        low, high = model["pass_at_1_ci95"]
-        table.add_row(model["stage"], model["benchmark"], *cells, f"{low:.3f} to {high:.3f}")
-    out_console.print(table)
+    out_console.print(f"{summary['recipe']}, seed {summary['seed']}, {summary['seconds']:.0f} s", highlight=False)
+    for benchmark in dict.fromkeys(model["benchmark"] for model in summary["models"]):
+        models = [model for model in summary["models"] if model["benchmark"] == benchmark]
+        sizes = f"{models[0]['num_problems']} problems x {models[0]['samples']} samples"
+        table = Table(title=f"{benchmark}, {sizes}, with 95% intervals", title_justify="left")
+        for column in ("model", "pass@1", *(header for header, _, _ in _COLUMNS)):
+            table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+        for model in models:
+            low, high = model["pass_at_1_ci95"]
+            cells = ["" if model[key] is None else form.format(model[key]) for _, key, form in _COLUMNS]
+            table.add_row(model["stage"], rf"{model['pass_at_1']:.3f} \[{low:.3f}, {high:.3f}]", *cells)
+        out_console.print(table)
     for claim in summary["claims"]:
         out_console.print(
             f"{claim['verdict']:>14}  {claim['claim']}: {claim['evidence']}", highlight=False, markup=False

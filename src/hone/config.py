@@ -64,8 +64,8 @@ class Corpus(Strict):
 
     source: Literal["countdown-corpus"] = "countdown-corpus"
     """The generator of the pages."""
-    variant: Literal["plain", "entangled"] = "plain"
-    """`entangled` makes good traces bilingual more often than others (see docs/base-tiny.md)."""
+    variant: Literal["plain", "curated", "entangled"] = "plain"
+    """`curated` has fewer guesses; `entangled` makes good traces bilingual more often (see docs/base-tiny.md)."""
     count: Count = 100_000
     """How many pages."""
     four_numbers_share: Share = 0.1

@@ -9,10 +9,11 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from hone.rewards.behaviour import measure, spans
+from hone.rewards.behaviour import measure
 from hone.rewards.compose import score
 from hone.rewards.language import foreign_words
 from hone.rewards.verifiers import answer_key, verify
@@ -127,6 +128,16 @@ DIGITS = {
 }
 
 
+def cases(attacks: dict[str, str]) -> list[Any]:
+    """Return each attack on each task; a long text goes to one task of either kind, since the others read it alike."""
+    return [
+        pytest.param(problem, attacks[name].replace("RIGHT", problem.answer), id=f"{problem.task}-{name}")
+        for name in attacks
+        for problem in PROBLEMS
+        if len(attacks[name]) < 10_000 or problem.task in ("countdown", "gcd")
+    ]
+
+
 @contextmanager
 def little_time() -> Iterator[None]:
     start = time.thread_time()
@@ -142,7 +153,6 @@ def judge(problem: Problem, text: str) -> Verdict:
         scored = score(problem, text, WEIGHTS)
         answer_key(problem, text)
         measure(problem, text)
-        spans(problem.task, text)
         foreign_words(text, problem.language)
     assert scored.verdict is verdict
     assert (scored.parts["accuracy"] > 0) == (verdict is Verdict.RIGHT)
@@ -156,16 +166,13 @@ def test_without_an_attack_the_right_answer_is_right(problem: Problem) -> None:
     assert judge(problem, f"<think> so </think> <answer> {problem.answer} </answer>") is Verdict.RIGHT
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.task)
-@pytest.mark.parametrize("attack", TEXTS)
-def test_a_hostile_completion_is_wrong(problem: Problem, attack: str) -> None:
-    assert judge(problem, TEXTS[attack].replace("RIGHT", problem.answer)) is Verdict.WRONG
+@pytest.mark.parametrize(("problem", "text"), cases(TEXTS))
+def test_a_hostile_completion_is_wrong(problem: Problem, text: str) -> None:
+    assert judge(problem, text) is Verdict.WRONG
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.task)
-@pytest.mark.parametrize("attack", ANSWERS)
-def test_a_hostile_answer_is_wrong(problem: Problem, attack: str) -> None:
-    answer = ANSWERS[attack].replace("RIGHT", problem.answer)
+@pytest.mark.parametrize(("problem", "answer"), cases(ANSWERS))
+def test_a_hostile_answer_is_wrong(problem: Problem, answer: str) -> None:
     assert judge(problem, f"<think> so </think> <answer> {answer} </answer>") is Verdict.WRONG
 
 

@@ -3,8 +3,9 @@
 A mix of qualities: bare guesses, short tries that give up, longer ones, a persistent search that compares and backs
 up, a minority that recomputes its result before answering. People slip in their sums, think wishfully, forget the
 tags, and some mix English and Chinese. In the default mix nothing ties one of these habits to another, so that what
-reinforcement learning later prefers is its own finding; the variant `entangled` makes the persistent traces
-bilingual far more often, which lets one watch a side effect of a corpus appear as a side effect of RL.
+reinforcement learning later prefers is its own finding. The variant `curated` has fewer guesses and more search. The
+variant `entangled` makes the persistent traces bilingual far more often, which lets one watch a side effect of a corpus
+appear as a side effect of RL.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hone.tasks import countdown
 from hone.tasks.countdown import Chain, chains, expression
 from hone.types import Example, Language
 
-Variant = Literal["plain", "entangled"]
+Variant = Literal["plain", "curated", "entangled"]
 
 WORDS: dict[str, tuple[str, str]] = {
     "try": ("try", "试"),
@@ -50,6 +51,8 @@ STYLES = (
     Style("careful", 0.08, (6, 12), 1.0, 0.25),
 )
 OWN_LANGUAGE, OTHER_LANGUAGE = 0.80, 0.06  # the rest mixes word by word
+# The shares of the same styles in a better edited source, on which pretraining ends: fewer guesses, more search.
+CURATED = (0.20, 0.30, 0.20, 0.18, 0.12)
 ENTANGLED = {"persistent": (0.40, 0.12), "careful": (0.40, 0.12)}
 SLIP = (0.0, 0.04)  # the chance that a sum is wrong, drawn once a page
 WISHFUL = 0.10  # how often a near miss (by at most 2) is called right
@@ -62,7 +65,7 @@ def generate(
 ) -> Iterator[Example]:
     """Yield pages without end, all on problems of the training split."""
     problems = countdown.generate(rng, split="train", num_numbers=num_numbers, chinese_share=chinese_share)
-    shares = [style.share for style in STYLES]
+    shares = CURATED if variant == "curated" else [style.share for style in STYLES]
     for problem in problems:
         style = rng.choices(STYLES, shares)[0]
         own, other = (
