@@ -85,7 +85,7 @@ class Sampling(Strict):
     """Draw from this many likeliest tokens; 0: from all."""
     min_p: Share = 0.0
     """Leave out tokens less likely than this share of the likeliest."""
-    max_tokens: Count = 160
+    max_tokens: Count = 256
     """A completion is cut after this many tokens."""
     stop: tuple[str, ...] = ()
     """A completion also ends where its text contains one of these."""
@@ -124,15 +124,13 @@ class Optimizer(Strict):
 
 
 class Evaluation(Strict):
-    """A held-out evaluation while training."""
+    """A held-out evaluation while training, sampled as in training (from a supervised model: temperature 1)."""
 
     every: Count = 10
     """Steps between evaluations; one more stands before the first step and one after the last."""
     samples: Count = 2
     """Completions a problem."""
     problems: HeldOutProblems = HeldOutProblems()
-    sampling: Sampling = Sampling()
-    """How completions are drawn."""
 
 
 class _Stage(Strict):
@@ -255,7 +253,7 @@ class EvaluateStage(_Stage):
     problems: BenchmarkProblems = BenchmarkProblems()
     template: Literal["chat", "r1-zero"] = "chat"
     """How a question becomes a prompt."""
-    sampling: Sampling = Sampling(max_tokens=256)
+    sampling: Sampling = Sampling()
     samples: Count = 4
     """Completions a problem."""
     budgets: tuple[Count, ...] = (24, 48, 96, 160, 256)

@@ -23,7 +23,7 @@ def train(run: Path) -> list[dict[str, Any]]:
         "name": "zero", "kind": "rl", "start_from": "base-tiny", "problems": {"count": 400}, "steps": STEPS,
         "problems_per_step": 24, "group_size": 8, "updates_per_step": 2, "sampling": {"max_tokens": 120},
         "optimizer": {"learning_rate": 5e-4}, "checkpoint_every": STEPS,
-        "evaluation": {"every": STEPS, "samples": 2, "problems": {"count": 150}, "sampling": {"max_tokens": 120}},
+        "evaluation": {"every": STEPS, "samples": 2, "problems": {"count": 150}},
     }  # fmt: skip
     run_recipe(parse_recipe({"name": "learn", "stage": [stage]}, "test"), run, Console(quiet=True))
     return [json.loads(line) for line in (run / "zero" / "evaluations.jsonl").read_text().splitlines()]

@@ -171,8 +171,11 @@ def _majority_right(group: ScoredGroup) -> bool:
 class HeldOut:
     """The held-out evaluations while a stage trains: before its first step, every N steps, and after its last."""
 
-    def __init__(self, settings: Evaluation | None, template: str, context: StageContext, num_steps: int) -> None:
-        self.settings, self.template, self.context, self.num_steps = settings, template, context, num_steps
+    def __init__(
+        self, settings: Evaluation | None, sampling: Sampling, template: str, context: StageContext, num_steps: int
+    ) -> None:
+        self.settings, self.sampling, self.template = settings, sampling, template
+        self.context, self.num_steps = context, num_steps
         self.problems = find_problems(settings.problems) if settings else []
 
     def after(self, step: int, engine: LocalEngine) -> dict[str, Any] | None:
@@ -180,13 +183,13 @@ class HeldOut:
         if self.settings is None or (step % self.settings.every and step != self.num_steps):
             return None
         groups = sample_and_score(
-            engine, self.problems, self.settings.sampling, template=self.template, samples=self.settings.samples,
+            engine, self.problems, self.sampling, template=self.template, samples=self.settings.samples,
             seed=self.context.draw_seed("held-out"),
         )  # fmt: skip
         folder = self.context.folder
         write_generations(
             folder / "evaluations" / f"step-{step:06d}.parquet", groups, step=step, model=self.context.name
         )
-        figures = summarise(groups, self.settings.sampling.max_tokens)
+        figures = summarise(groups, self.sampling.max_tokens)
         append_row(folder / "evaluations.jsonl", {"step": step, **figures})
         return figures

@@ -61,7 +61,7 @@ def run(stage: RlStage, context: StageContext) -> None:
         stage.optimizer, lambda trainer: LocalEngine.open(context.models[stage.start_from], trainer=trainer)
     )
     questions = _Questions(stage, context)
-    held_out = HeldOut(stage.evaluation, stage.template, context, stage.steps)
+    held_out = HeldOut(stage.evaluation, stage.sampling, stage.template, context, stage.steps)
     seen: dict[str, float] = {}
     with context.progress(stage.steps) as progress:
         if first == 0:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from hone.algo.packing import pack
-from hone.config import SftStage
+from hone.config import Sampling, SftStage
 from hone.engine.base import TokenBatch
 from hone.engine.local.engine import LocalEngine
 from hone.engine.local.trainer import Trainer
@@ -28,7 +28,7 @@ def run(stage: SftStage, context: StageContext) -> None:
     engine, first = context.open(stage.optimizer, lambda trainer: _start(stage, context, trainer))
     steps_per_epoch = -(-stage.data.count // stage.batch_size)
     num_steps = steps_per_epoch * stage.epochs
-    held_out = HeldOut(stage.evaluation, stage.template, context, num_steps)
+    held_out = HeldOut(stage.evaluation, Sampling(), stage.template, context, num_steps)
     with context.progress(num_steps) as progress:
         for step in range(first, num_steps):
             started = time.perf_counter()
