@@ -221,7 +221,8 @@ def main() -> None:
 
         def pair(trl_seconds: float) -> None:
             rounds.append({**hone_step(), "trl": trl_seconds, "limit": time_products(products)})
-            seconds = ", ".join(f"{who} {rounds[-1][name]:.2f} s" for who, name in (("Hone", "step"), ("TRL", "trl")))
+            names = {"Hone": "step", "TRL": "trl", "limit": "limit"}
+            seconds = ", ".join(f"{who} {rounds[-1][name]:.2f} s" for who, name in names.items())
             print(f"pair {len(rounds) - 1} of {arguments.rounds}: {seconds}", file=sys.stderr, flush=True)
 
         run_trl(

@@ -26,7 +26,7 @@ class Chat:
         while True:
             try:
                 text = self.console.input("[bold]you[/] ").strip()
-            except EOFError:
+            except (EOFError, KeyboardInterrupt):
                 return
             if text == "/quit":
                 return

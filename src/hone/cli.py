@@ -5,10 +5,12 @@ What needs torch is imported inside the commands, so that help, plan and status 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +18,9 @@ from rich.table import Table
 
 from hone import __version__
 from hone.types import HoneError, RunError
+
+if TYPE_CHECKING:
+    from hone.config import Recipe
 
 app = typer.Typer(
     name="hone",
@@ -36,6 +41,10 @@ RunFolder = Annotated[Path, typer.Argument(help="The folder of a run.", metavar=
 OutFolder = Annotated[Path | None, typer.Option("--out", help="The folder of the run; by default runs/RECIPE.")]
 
 
+class Interrupted(Exception):
+    """Ctrl-C while a run was under way."""
+
+
 def main() -> None:
     """Run the command line. Exit 0 for success, 1 for a failed run, 2 for a usage or recipe error, 130 for Ctrl-C."""
     errors = Console(stderr=True, soft_wrap=True)
@@ -47,8 +56,8 @@ def main() -> None:
     except HoneError as error:
         errors.print(f"[bold red]error:[/] {_plain(error)}", highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("stopped; nothing is lost: the same command goes on from the last checkpoint", highlight=False)
+    except Interrupted as error:
+        errors.print(str(error), highlight=False)
         sys.exit(130)
 
 
@@ -75,14 +84,14 @@ def run(
     Example: hone run r1-zero-tiny --set seed=1 --out runs/seed-1
     """
     from hone.config import load_recipe
-    from hone.pipeline.run import run_recipe
-    from hone.record.progress import make_console
 
     loaded = load_recipe(recipe, tuple(settings or ()))
     folder = out or Path("runs") / loaded.name
-    summary = run_recipe(loaded, folder, make_console(), from_stage=from_stage)
-    _print_summary(json.loads(summary.read_text("utf-8")))
-    _print_report(folder)
+    _print_summary(_carry_out(loaded, folder, from_stage))
+    if find_spec("plotly"):
+        _print_report(folder)
+    else:
+        out_console.print("no report: it needs plotly (pip install 'hone-r1[report]')", markup=False)
 
 
 @app.command()
@@ -141,7 +150,7 @@ def report(
     from hone.pipeline.manifest import read_manifest
 
     read_manifest(folder)
-    _print_report(folder, out, required=True)
+    _print_report(folder, out)
 
 
 @app.command("eval")
@@ -164,8 +173,6 @@ def evaluate(
     Example: hone eval runs/r1-zero-tiny/r1_zero/checkpoint --benchmark countdown-4 --samples 8
     """
     from hone.config import parse_recipe
-    from hone.pipeline.run import run_recipe
-    from hone.record.progress import make_console
 
     task, _, size = benchmark.partition("-")
     problems: dict[str, Any] = {"task": task, "split": split, "count": count}
@@ -176,13 +183,10 @@ def evaluate(
         "template": template, "sampling": {"temperature": temperature, "max_tokens": max_tokens},
     }  # fmt: skip
     recipe = parse_recipe({"name": "eval", "seed": seed, "stage": [stage]}, "hone eval")
-    folder = (
-        out
-        or Path("runs")
-        / f"eval-{Path(model).name if Path(model).name != 'checkpoint' else Path(model).parent.name}-{benchmark}"
-    )
-    summary = run_recipe(recipe, folder, make_console())
-    _print_summary(json.loads(summary.read_text("utf-8")))
+    # Other settings, another folder: what was measured before is kept.
+    digest = hashlib.sha256(json.dumps([seed, stage], sort_keys=True).encode()).hexdigest()[:8]
+    folder = out or Path("runs") / f"eval-{benchmark}-{digest}"
+    _print_summary(_carry_out(recipe, folder))
     out_console.print(f"generations: {folder / 'evaluate' / 'generations'}", highlight=False)
 
 
@@ -227,14 +231,22 @@ def doctor() -> None:
     raise typer.Exit(1 if problems else 0)
 
 
-def _print_report(folder: Path, out: Path | None = None, *, required: bool = False) -> None:
+def _carry_out(recipe: Recipe, folder: Path, from_stage: str | None = None) -> dict[str, Any]:
+    """Run a recipe and return its summary."""
+    from hone.pipeline.run import run_recipe
+    from hone.record.progress import make_console
+
     try:
-        from hone.report.html import write_report
-    except ModuleNotFoundError as error:
-        if required:
-            raise HoneError("the report needs plotly: pip install 'hone-r1[report]'") from error
-        out_console.print("no report: it needs plotly (pip install 'hone-r1[report]')")
-        return
+        summary = run_recipe(recipe, folder, make_console(), from_stage=from_stage)
+    except KeyboardInterrupt:
+        # Caught here, since typer would answer it with an exit of its own.
+        raise Interrupted("stopped; nothing is lost: the same command goes on from the last checkpoint") from None
+    return json.loads(summary.read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def _print_report(folder: Path, out: Path | None = None) -> None:
+    from hone.report.html import write_report
+
     out_console.print(f"report: {write_report(folder, out)}", highlight=False)
 
 

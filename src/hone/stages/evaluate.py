@@ -142,7 +142,7 @@ def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
         return {"mean": None, "ci95": None}
     mean = float(np.mean(values))
     error = 1.96 * float(np.std(values, ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"mean": mean, "ci95": [mean - error, mean + error]}
+    return {"mean": mean, "ci95": [max(0.0, mean - error), mean + error]}  # no figure here is below zero
 
 
 def _output(problem: Problem, rollout: Rollout) -> dict[str, Any]:

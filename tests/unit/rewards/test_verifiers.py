@@ -129,7 +129,7 @@ def test_the_lenient_reading_takes_the_longest_end_that_is_an_expression(text: s
         ("", ""),
         ("a " * 300 + "7", "7"),
         ("1" * 300 + " + 7", "7"),  # the number is cut in two, so what is left of it does not count
-        ("1+" * 300 + "1", ""),
+        ("1+" * 300 + "11", ""),  # one word of 602 characters, whose last 200 would be an expression
         ("a 9" + " - 1" * 49 + " 55", "55"),
         # 200 characters are kept: whole words only, wherever the cut falls.
         ("7 " + "- 1 " * 49 + "- 12", "- 1 " * 49 + "- 12"),

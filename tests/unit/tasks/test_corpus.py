@@ -48,7 +48,7 @@ def shares_by_style(examples: list[Example]) -> dict[str, list[float]]:
 
 
 def test_every_page_is_on_a_training_problem(plain: list[Example], entangled: list[Example]) -> None:
-    for page in plain + entangled:
+    for page in plain + entangled + pages(3000, variant="curated"):
         match = PROMPT.fullmatch(page.prompt)
         assert match
         numbers = tuple(map(int, match[1].split()))
@@ -63,16 +63,22 @@ def test_every_page_ends_with_an_expression_of_the_numbers_of_its_prompt(plain: 
         assert parse(final).numbers == numbers
 
 
-def test_styles_come_in_their_shares(plain: list[Example]) -> None:
-    shares = shares_by_style(plain)
+@pytest.mark.parametrize(
+    ("variant", "expected_shares"),
+    [("plain", (0.30, 0.34, 0.16, 0.12, 0.08)), ("curated", (0.20, 0.30, 0.20, 0.18, 0.12))],
+)
+def test_styles_come_in_their_shares(variant: Variant, expected_shares: tuple[float, ...]) -> None:
+    drawn = pages(3000, variant=variant)
+    shares = shares_by_style(drawn)
     # Pearson's chi-square over five styles: 18.5 is passed once in a thousand (four degrees of freedom).
-    expected = {style.name: style.share * len(plain) for style in STYLES}
+    expected = {style.name: share * len(drawn) for style, share in zip(STYLES, expected_shares, strict=True)}
     assert sum((len(shares[name]) - count) ** 2 / count for name, count in expected.items()) < 18.5
 
 
-def test_in_the_plain_mix_no_style_mixes_languages_more_than_another(plain: list[Example]) -> None:
+@pytest.mark.parametrize("variant", ["plain", "curated"])
+def test_where_nothing_is_entangled_no_style_mixes_languages_more_than_another(variant: Variant) -> None:
     # A word is in the language of its prompt with chance 0.80 + 0.14 / 2 = 0.87, however many words its page has.
-    shares = shares_by_style(plain)
+    shares = shares_by_style(pages(6000, variant=variant))
     distances = {
         name: (fmean(values) - 0.87) / (variance(values) / len(values)) ** 0.5 for name, values in shares.items()
     }
