@@ -33,7 +33,8 @@ CLAIMS = (
 def write_summary(recipe: Recipe, manifest: Manifest, run: Path) -> Path:
     """Gather the results of the run's evaluations and judge the claims of its RL stages."""
     models = []
-    outside = {name for stage in recipe.stage for name in stage.inputs} - {stage.name for stage in recipe.stage}
+    trained_from = {name for stage in recipe.stage if stage.kind != "evaluate" for name in stage.inputs}
+    outside = trained_from - {stage.name for stage in recipe.stage}
     for stage in recipe.stage:
         if stage.kind == "evaluate":
             for result in json.loads((run / stage.name / "results.json").read_text("utf-8")):
