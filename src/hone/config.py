@@ -127,7 +127,7 @@ class Evaluation(Strict):
     """A held-out evaluation while training, sampled as in training (from a supervised model: temperature 1)."""
 
     every: Count = 10
-    """Steps between evaluations; one more stands before the first step and one after the last."""
+    """Steps between evaluations; there is one more after the last step and, in RL, before the first."""
     samples: Count = 2
     """Completions a problem."""
     problems: HeldOutProblems = HeldOutProblems()

@@ -33,4 +33,5 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.md"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise HoneError(f"model {name!r} is not a folder here and could not be had from the hub: {error}") from error
+        reason = " ".join(str(error).split())
+        raise HoneError(f"model {name!r} is not a folder here and could not be had from the hub: {reason}") from error

@@ -169,7 +169,7 @@ def _majority_right(group: ScoredGroup) -> bool:
 
 
 class HeldOut:
-    """The held-out evaluations while a stage trains: before its first step, every N steps, and after its last."""
+    """The held-out evaluations while a stage trains: every N steps, and after the last."""
 
     def __init__(
         self, settings: Evaluation | None, sampling: Sampling, template: str, context: StageContext, num_steps: int

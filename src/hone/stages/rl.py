@@ -322,9 +322,6 @@ def _check_scorable(share: float, stage: RlStage, step: int) -> None:
 def _store(groups: Sequence[ScoredGroup], stage: RlStage, context: StageContext, step: int) -> None:
     """Keep a few groups of a step for the report."""
     if groups:
-        advantages = [
-            group_advantages(_rewards(group), _scorable(group, stage), divide_by_std=stage.divide_by_std)
-            for group in groups
-        ]
+        advantages = [np.array([output.advantage for output in _outputs(group, stage)]) for group in groups]
         file = context.folder / "rollouts" / f"step-{step:06d}.parquet"
         write_generations(file, groups, step=step, model=stage.name, advantages=advantages)
