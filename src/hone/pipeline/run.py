@@ -53,13 +53,10 @@ def make_plan(recipe: Recipe, run: Path) -> Plan:
     changed = []
     if (run / FILE).is_file():
         for name, record in read_manifest(run).stages.items():
-            if name not in own:
-                if record.state != "pending":
-                    changed.append(name)
-            elif record.hash == hashes[name]:
+            if record.hash == hashes.get(name):
                 manifest.stages[name] = record
-            elif record.state != "pending":
-                changed.append(name)
+            elif name in own and record.state != "pending":
+                changed.append(name)  # of a stage that the recipe no longer has, the folder is left as it is
     models = {**outside, **{name: run / name / "checkpoint" for name in own}}
     return Plan(recipe, run, models, manifest, tuple(changed))
 
