@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from hone.algo.packing import Aggregation, pack, token_weight
 from hone.engine.base import TokenBatch, TokenLoss
 from hone.engine.local.trainer import Trainer
-from hone.models.decoder import Decoder, DecoderConfig
+from hone.models.decoder import Decoder
 from hone.models.loading import load_model, save_model
 from hone.stages.rl import GrpoLoss
 from hone.types import PackedBatch, RunError, Sample
@@ -24,28 +24,9 @@ VOCABULARY = 23
 MAX_TOKENS = 20
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
-def model() -> Decoder:
-    config = DecoderConfig(
-        model_type="qwen2", vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=64,
-    )  # fmt: skip
-    model = Decoder(config)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(std=0.15, generator=generator)
-            if "norm" in name:
-                parameter.add_(1)
-    return model
+def model(tiny_decoder: Callable[[int], Decoder]) -> Decoder:
+    return tiny_decoder(VOCABULARY)
 
 
 def ragged(count: int = 11) -> list[Sample]:

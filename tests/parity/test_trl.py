@@ -19,7 +19,7 @@ which moves the gradient even on-policy). DeepSeek-R1's equation does not, so it
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ datasets = pytest.importorskip("datasets")
 
 from hone.algo.packing import Aggregation, pack, token_weight  # noqa: E402
 from hone.engine.local.trainer import Trainer  # noqa: E402
-from hone.models.decoder import Decoder, DecoderConfig  # noqa: E402
+from hone.models.decoder import Decoder  # noqa: E402
 from hone.models.loading import load_model, save_model  # noqa: E402
 from hone.models.tokenizer import word_tokenizer  # noqa: E402
 from hone.stages.rl import GrpoLoss  # noqa: E402
@@ -47,28 +47,10 @@ CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 AGGREGATIONS: dict[str, Aggregation] = {"grpo": "output", "dapo": "token", "bnpo": "token", "dr_grpo": "constant"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tiny_decoder: Callable[[int], Decoder], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a tiny Qwen2 with large random weights."""
-    config = DecoderConfig(
-        model_type="qwen2", vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=64,
-    )  # fmt: skip
-    model = Decoder(config)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(std=0.15, generator=generator)
-            if "norm" in name:
-                parameter.add_(1)
+    model = tiny_decoder(VOCABULARY)
     folder = tmp_path_factory.mktemp("qwen2")
     save_model(model, folder)
     words = [f"w{number}" for number in range(2, VOCABULARY)]

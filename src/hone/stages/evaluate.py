@@ -10,7 +10,6 @@ import numpy as np
 
 from hone.config import EvaluateStage, Evaluation, Problems, Sampling
 from hone.engine.local.engine import LocalEngine
-from hone.models.tokenizer import Tokenizer
 from hone.record.files import append_row, write_json
 from hone.record.generations import write_generations
 from hone.rewards.behaviour import Behaviour, measure
@@ -20,7 +19,7 @@ from hone.rewards.language import language_consistency
 from hone.rewards.verifiers import answer_key, verify
 from hone.stages.context import StageContext
 from hone.tasks import problems as load_problems
-from hone.types import Problem, Prompt, Rollout, ScoredGroup, Verdict
+from hone.types import Group, Problem, Prompt, Rollout, Score, ScoredGroup, Verdict
 
 WEIGHTS = {"accuracy": 1.0, "format": 1.0}
 
@@ -64,12 +63,18 @@ def find_problems(problems: Problems) -> list[Problem]:
     )  # fmt: skip
 
 
-def prompts(problems: Sequence[Problem], tokenizer: Tokenizer, template: str, num_samples: int) -> list[Prompt]:
-    """Render each problem as a prompt."""
-    return [
-        Prompt(ids=tokenizer.encode(tokenizer.render(problem.messages, template)), num_samples=num_samples)
+def sample_groups(
+    engine: LocalEngine, problems: Sequence[Problem], sampling: Sampling, *, template: str, samples: int, seed: int,
+    on_finish: Callable[[int], None] | None = None,
+) -> list[Group]:  # fmt: skip
+    """Render each problem as a prompt and sample a group of outputs for it."""
+    tokenizer = engine.tokenizer
+    asked = [
+        Prompt(ids=tokenizer.encode(tokenizer.render(problem.messages, template)), num_samples=samples)
         for problem in problems
     ]
+    grouped = engine.sample(asked, sampling.params(), seed=seed, on_finish=on_finish)
+    return [Group(problem=p, rollouts=tuple(rollouts)) for p, rollouts in zip(problems, grouped, strict=True)]
 
 
 def sample_and_score(
@@ -77,15 +82,16 @@ def sample_and_score(
     on_finish: Callable[[int], None] | None = None,
 ) -> list[ScoredGroup]:  # fmt: skip
     """Sample each problem a few times and judge every output by accuracy and format."""
-    asked = prompts(problems, engine.tokenizer, template, samples)
-    grouped = engine.sample(asked, sampling.params(), seed=seed, on_finish=on_finish)
+    groups = sample_groups(
+        engine, problems, sampling, template=template, samples=samples, seed=seed, on_finish=on_finish
+    )
     return [
         ScoredGroup(
-            problem=problem,
-            rollouts=tuple(rollouts),
-            scores=tuple(score(problem, rollout.text, WEIGHTS) for rollout in rollouts),
+            problem=group.problem,
+            rollouts=group.rollouts,
+            scores=tuple(score(group.problem, rollout.text, WEIGHTS) for rollout in group.rollouts),
         )
-        for problem, rollouts in zip(problems, grouped, strict=True)
+        for group in groups
     ]
 
 
@@ -95,7 +101,10 @@ def summarise(groups: Sequence[ScoredGroup], max_tokens: int, budgets: Sequence[
     A figure is the mean over problems of the mean over a problem's outputs. `completion_length_finished_mean` and
     `language_consistency` leave out outputs that are cut or have no words; a problem left with none does not count.
     """
-    outputs = [[_output(group.problem, rollout) for rollout in group.rollouts] for group in groups]
+    outputs = [
+        [_output(group.problem, *output) for output in zip(group.rollouts, group.scores, strict=True)]
+        for group in groups
+    ]
 
     def over_problems(value: Callable[[dict[str, Any]], float | None]) -> dict[str, Any]:
         kept = [[v for output in group if (v := value(output)) is not None] for group in outputs]
@@ -145,10 +154,10 @@ def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "ci95": [max(0.0, mean - error), mean + error]}  # no figure here is below zero
 
 
-def _output(problem: Problem, rollout: Rollout) -> dict[str, Any]:
+def _output(problem: Problem, rollout: Rollout, score: Score) -> dict[str, Any]:
     parts = split_completion(rollout.text)
     return {
-        "right": verify(problem, rollout.text)[0] is Verdict.RIGHT,
+        "right": score.verdict is Verdict.RIGHT,
         "lenient": verify(problem, rollout.text, lenient=True)[0] is Verdict.RIGHT,
         "length": len(rollout.completion_ids),
         "truncated": rollout.finish_reason == "length",

@@ -22,7 +22,6 @@ from hone.algo.packing import pack, token_weight
 from hone.config import RlStage
 from hone.engine.base import Engine, TokenBatch
 from hone.engine.local.engine import LocalEngine
-from hone.models.tokenizer import Tokenizer
 from hone.record.files import append_row
 from hone.record.generations import write_batch, write_generations
 from hone.rewards.behaviour import measure
@@ -30,7 +29,7 @@ from hone.rewards.compose import score
 from hone.rewards.format import split_completion
 from hone.rewards.language import language_consistency
 from hone.stages.context import StageContext, learning_rate
-from hone.stages.evaluate import HeldOut, find_problems, prompts
+from hone.stages.evaluate import HeldOut, find_problems, sample_groups
 from hone.types import Floats, Group, PackedBatch, Problem, Rollout, RunError, Sample, ScoredGroup, Verdict
 
 
@@ -70,9 +69,7 @@ def run(stage: RlStage, context: StageContext) -> None:
             clock = Clock()
             if stage.kl_coef and step % (stage.reference_every or stage.steps) == 0:
                 engine.keep_reference()
-            groups_P = _rollout(
-                engine, engine.tokenizer, questions.of_step(step), stage, context.draw_seed("sample", step)
-            )
+            groups_P = _rollout(engine, questions.of_step(step), stage, context.draw_seed("sample", step))
             clock.lap("rollout")
             scored_P = [_score(group, stage) for group in groups_P]
             scored_P = _resample(scored_P, engine, questions, stage, context, step)
@@ -139,13 +136,9 @@ class _Questions:
         return [self.problems[i] for i in rng.permutation(len(self.problems))[:count]]
 
 
-def _rollout(
-    engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem], stage: RlStage, seed: int
-) -> list[Group]:
+def _rollout(engine: LocalEngine, problems: Sequence[Problem], stage: RlStage, seed: int) -> list[Group]:
     """Sample a group of outputs for each problem."""
-    asked = prompts(problems, tokenizer, stage.template, stage.group_size)
-    grouped = engine.sample(asked, stage.sampling.params(), seed=seed)
-    return [Group(problem=p, rollouts=tuple(rollouts)) for p, rollouts in zip(problems, grouped, strict=True)]
+    return sample_groups(engine, problems, stage.sampling, template=stage.template, samples=stage.group_size, seed=seed)
 
 
 def _score(group: Group, stage: RlStage) -> ScoredGroup:
@@ -189,8 +182,8 @@ def _resample(
         if not flat:
             break
         problems = questions.spare(len(flat), context.random("spare", step, attempt))
-        fresh = _rollout(engine, engine.tokenizer, problems, stage, context.draw_seed("resample", step, attempt))
-        for n, group in zip(flat, fresh, strict=False):
+        fresh = _rollout(engine, problems, stage, context.draw_seed("resample", step, attempt))
+        for n, group in zip(flat, fresh, strict=True):
             groups[n] = _score(group, stage)
     return groups
 
