@@ -21,7 +21,7 @@ from hone.models.loading import load_model
 from hone.models.tokenizer import Tokenizer
 from hone.rewards.compose import score
 from hone.tasks import problems
-from hone.types import Verdict
+from hone.types import RewardRule, Verdict
 
 CLIP = 0.2
 
@@ -94,7 +94,7 @@ def main() -> None:
             outputs = sample(model, prompt, args.group_size, args.max_tokens, tokenizer.eos_id)
             mask = completion_mask(outputs, tokenizer.eos_id)
             texts = [tokenizer.decode(row[kept > 0].tolist()) for row, kept in zip(outputs, mask, strict=True)]
-            scores = [score(problem, text, {"accuracy": 1.0, "format": 1.0}) for text in texts]
+            scores = [score(problem, text, RewardRule()) for text in texts]
             rewards = torch.tensor([found.reward for found in scores])
             # One update a step: the sampling policy is the policy, and the ratio is 1 where its gradient is taken.
             logprobs = logprobs_of(model, prompt, outputs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+sandbox_app = typer.Typer(help="Run untrusted programs in isolation.", no_args_is_help=True)
+app.add_typer(sandbox_app, name="sandbox")
+PREFLIGHT_ROWS = 20
 out_console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=not sys.stdout.isatty())
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.", metavar="RECIPE")]
@@ -191,6 +195,96 @@ def evaluate(
 
 
 @app.command()
+def preflight(recipe: RecipeName, settings: Settings = None) -> None:
+    """Try the rewards of a recipe's RL stages on their own problems, before anything is trained.
+
+    The reference answers must score right, answers near them and known attacks wrong; training problems must not stand
+    in evaluation sets. Exits 1 where a threshold is broken.
+
+    Example: hone preflight r1-zero-tiny
+    """
+    from hone.config import RlStage, load_recipe
+    from hone.record.progress import StageProgress, make_console
+    from hone.stages.preflight import describe
+    from hone.stages.preflight import preflight as try_rewards
+
+    stages = [stage for stage in load_recipe(recipe, tuple(settings or ())).stage if isinstance(stage, RlStage)]
+    if not stages:
+        raise HoneError(f"recipe {recipe}: it has no stage of kind rl, so there are no rewards to try")
+    failures = 0
+    for stage in stages:
+        with StageProgress(make_console(), f"preflight {stage.name}", 1) as progress:
+            found = try_rewards(stage, on_verdict=progress.update)
+        out_console.print(f"{stage.name}: {describe(found)}", highlight=False)
+        for finding in found.findings[:PREFLIGHT_ROWS]:
+            out_console.print(f"  {finding.problem}  {finding.check}: {finding.detail}", highlight=False, markup=False)
+        if len(found.findings) > PREFLIGHT_ROWS:
+            out_console.print(f"  and {len(found.findings) - PREFLIGHT_ROWS} more", highlight=False)
+        for failure in found.failures:
+            out_console.print(f"[bold red]no[/]  {_plain(failure)}", highlight=False)
+        failures += len(found.failures)
+    raise typer.Exit(1 if failures else 0)
+
+
+@app.command()
+def verify(
+    rows: Annotated[Path, typer.Option("--in", help="JSON lines, each with id, gold and pred.", metavar="FILE")],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the verdicts.", metavar="FILE")],
+    extract: Annotated[
+        str, typer.Option(help="Where in pred the answer stands: auto, boxed, tags, phrase, choice.")
+    ] = "auto",
+) -> None:
+    """Check answers: rows {id, gold, pred} in, {id, verdict, why, seconds} out; right, wrong or unscorable.
+
+    Example: hone verify --in answers.jsonl --out verdicts.jsonl
+    """
+    from hone.checks import answer_rows, verify_rows
+
+    cases = answer_rows(rows)
+    _write_verdicts("verify", verify_rows(cases, extract), len(cases), out)
+
+
+@sandbox_app.command("run")
+def sandbox_run(
+    rows: Annotated[Path, typer.Option("--in", help="JSON lines, each with id, program and tests.", metavar="FILE")],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the verdicts.", metavar="FILE")],
+    seconds: Annotated[float, typer.Option(min=0.1, help="Wall time of a test.")] = 6.0,
+    memory_mb: Annotated[int, typer.Option(min=32, help="Memory of a program and all that it starts.")] = 512,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Run without isolation: only programs that you trust.")
+    ] = False,
+) -> None:
+    """Check programs in a sandbox: rows {id, program, tests} in, {id, verdict, why, seconds, peak_mb, passed} out.
+
+    A test is an assert, {stdin, stdout} or {function, args, expected}. A verdict is passed, failed, timeout, memory,
+    output, error or refused.
+
+    Example: hone sandbox run --in programs.jsonl --out verdicts.jsonl
+    """
+    from hone.checks import program_rows, run_programs
+    from hone.sandbox import Limits
+
+    cases = program_rows(rows)
+    limits = Limits(seconds=seconds, memory_mb=memory_mb)
+    _write_verdicts("sandbox", run_programs(cases, limits, unsafe=unsafe), len(cases), out)
+
+
+@sandbox_app.command("selftest")
+def sandbox_selftest() -> None:
+    """Try to escape from the sandbox: one line an attempt; exits 1 where one got through.
+
+    Example: hone sandbox selftest
+    """
+    from hone.sandbox.selftest import selftest
+
+    probes = selftest()
+    for probe in probes:
+        mark = "[green]held[/]" if probe.held else "[bold red]ESCAPED[/]"
+        out_console.print(f"{mark}  {_plain(probe.name)}: {_plain(probe.seen)}", highlight=False)
+    raise typer.Exit(0 if all(probe.held for probe in probes) else 1)
+
+
+@app.command()
 def chat(
     model: Annotated[str, typer.Argument(help="A model folder, base-tiny, or a name on the hub.", metavar="MODEL")],
     prompt: Annotated[str | None, typer.Option(help="Answer this one message and exit.")] = None,
@@ -242,6 +336,19 @@ def _carry_out(recipe: Recipe, folder: Path, from_stage: str | None = None) -> d
         # Caught here, since typer would answer it with an exit of its own.
         raise Interrupted("stopped; nothing is lost: the same command goes on from the last checkpoint") from None
     return json.loads(summary.read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def _write_verdicts(name: str, verdicts: Iterator[dict[str, Any]], total: int, out: Path) -> None:
+    from hone.checks import write_verdicts
+    from hone.record.progress import StageProgress, make_console
+
+    try:
+        with StageProgress(make_console(), name, total) as progress:
+            counts = write_verdicts(verdicts, out, progress.update)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; the verdicts up to here are in {out}") from None
+    shares = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    out_console.print(f"{total} rows: {shares or 'nothing'}; in {out}", highlight=False)
 
 
 def _print_report(folder: Path, out: Path | None = None) -> None:

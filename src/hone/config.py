@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from hone.types import HoneError, SamplingParams
+from hone.types import CustomReward, HoneError, RewardRule, SamplingParams
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -57,6 +57,65 @@ class BenchmarkProblems(HeldOutProblems):
     """`validation` for choices while a recipe is made, `test` for the figures that are reported."""
     count: Count = 500
     """How many different problems."""
+
+
+class Dataset(Strict):
+    """Problems of a file, a folder or a hub dataset, made of its rows by a few field names."""
+
+    path: str
+    """A .jsonl, .csv or .parquet file, a folder saved by `datasets`, or hub:owner/name."""
+    format: str = ""
+    """A known form of rows, which fills in the settings below: gsm8k, math, mbpp, leetcode, ... (docs/rewards.md)."""
+    question: str = ""
+    """The field that holds the question."""
+    answer: str = ""
+    """The field that holds the reference answer or, for code, a right program if there is one."""
+    id: str = ""
+    """The field that holds the row's id; without one it is the file's name and the line."""
+    choices: str = ""
+    """The field that holds the choices, a list or a table."""
+    tests: str = ""
+    """The field that holds a program's tests."""
+    setup: str = ""
+    """The field that holds code which precedes a program."""
+    verifier: Literal["", "number", "expression", "math", "choice", "code"] = ""
+    """What decides whether an answer is right."""
+    extract: Literal["", "tags", "boxed", "phrase", "choice", "code", "auto"] = ""
+    """Where in a completion the answer stands."""
+    prompt: str = ""
+    """The message that asks the question: {question} and {choices} are filled in."""
+    language: str = ""
+    """The language of the questions; by default told from the script of each."""
+    hub_config: str = ""
+    """The configuration of a hub dataset."""
+    hub_split: str = "train"
+    """The split of a hub dataset."""
+    split: Literal["all", "train", "validation", "test"] = "all"
+    """All rows, or those of a split by a hash of the question (64, 16 and 20 percent)."""
+    count: Annotated[int, Field(ge=0)] = 0
+    """How many problems; 0: all."""
+    seed: int = 0
+    """Chooses and orders the problems."""
+    max_bad_rows: Annotated[int, Field(ge=0)] = 0
+    """How many rows that cannot be used are left out; one more is an error."""
+
+
+HELD_OUT_ROWS = 200  # at most so many rows of a dataset's validation split are measured on while training
+
+
+def _problems_tag(value: Any) -> str:
+    named = value if isinstance(value, dict) else {"path"} if isinstance(value, Dataset) else {}
+    return "dataset" if "path" in named else "generated"
+
+
+def _only_datasets(*problems: Problems | Dataset) -> tuple[Dataset, ...]:
+    return tuple(one for one in problems if isinstance(one, Dataset))
+
+
+_FROM_FILE = Annotated[Dataset, Tag("dataset")]
+TrainingProblems = Annotated[Annotated[Problems, Tag("generated")] | _FROM_FILE, Discriminator(_problems_tag)]
+MeasuredProblems = Annotated[Annotated[HeldOutProblems, Tag("generated")] | _FROM_FILE, Discriminator(_problems_tag)]
+FinalProblems = Annotated[Annotated[BenchmarkProblems, Tag("generated")] | _FROM_FILE, Discriminator(_problems_tag)]
 
 
 class Corpus(Strict):
@@ -130,7 +189,7 @@ class Evaluation(Strict):
     """Steps between evaluations; there is one more after the last step and, in RL, before the first."""
     samples: Count = 2
     """Completions a problem."""
-    problems: HeldOutProblems = HeldOutProblems()
+    problems: MeasuredProblems = HeldOutProblems()
 
 
 class _Stage(Strict):
@@ -141,6 +200,11 @@ class _Stage(Strict):
     def inputs(self) -> tuple[str, ...]:
         """The models that the stage reads: names of stages, or of models elsewhere."""
         raise NotImplementedError
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The files of problems that the stage reads."""
+        return ()
 
 
 class SftStage(_Stage):
@@ -167,6 +231,21 @@ class SftStage(_Stage):
     def inputs(self) -> tuple[str, ...]:
         return (self.start_from,) if isinstance(self.start_from, str) else ()
 
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        return _only_datasets(self.evaluation.problems) if self.evaluation else ()
+
+
+class Custom(Strict):
+    """A reward function of the user's own, run in a worker process with limits of time and memory."""
+
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    """`package.module:name`, called as name(question, response, answer); it returns a number, or None: cannot judge."""
+    weight: float = 1.0
+    """What its value is multiplied with."""
+    reads: Literal["response", "summary"] = "response"
+    """The whole response, or what follows the thinking."""
+
 
 class Rewards(Strict):
     """Weights of the rule-based rewards; their sum is the reward."""
@@ -176,7 +255,41 @@ class Rewards(Strict):
     format: float = 1.0
     """For think and answer tags exactly once, in order, with nothing outside."""
     language: float = 0.0
-    """For the share of the chain's words that are in the question's language."""
+    """For the share of the chain's words that are in the target language."""
+    target_language: str | None = None
+    """The target of the language reward, e.g. "en"; by default each question's own language."""
+    format_variant: Literal["strict", "tolerant"] = "strict"
+    """What earns the format reward: `strict`, or R1's form too, a summary without tags after the thinking."""
+    partial_credit: bool = False
+    """Accuracy of a program: the share of its tests that it passes, instead of all or nothing."""
+    custom: tuple[Custom, ...] = ()
+    """Reward functions of your own."""
+
+    def rule(self) -> RewardRule:
+        custom = tuple(CustomReward(**reward.model_dump()) for reward in self.custom)
+        return RewardRule(**{**self.model_dump(), "custom": custom})
+
+    @model_validator(mode="after")
+    def _names(self) -> Rewards:
+        names = ["accuracy", "format", "language", "overlong", *(reward.name for reward in self.rule().custom)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two rewards are named {twice!r}")
+        return self
+
+
+class Preflight(Strict):
+    """What the problems and rewards of a stage must show before it starts (see `hone preflight`)."""
+
+    count: Count = 100
+    """How many of the problems are tried; `hone preflight` tries all."""
+    min_gold_right: Share = 0.98
+    """The reference answer, given as a completion, must score right on at least this share."""
+    max_wrong_accepted: Share = 0.01
+    """At most this share of the problems may take a wrong answer or an attack for right."""
+    max_overlap: Annotated[int, Field(ge=0)] = 0
+    """At most this many training problems may also stand in an evaluation set."""
+    against: tuple[Dataset, ...] = ()
+    """Evaluation sets to compare with, besides the stage's own."""
 
 
 class RlStage(_Stage):
@@ -185,11 +298,12 @@ class RlStage(_Stage):
     kind: Literal["rl"]
     start_from: str
     """A stage, a model folder, an embedded model or a hub name."""
-    problems: Problems = Problems()
+    problems: TrainingProblems = Problems()
     """The training problems, gone through in shuffled epochs."""
     template: Literal["chat", "r1-zero"] = "chat"
     """How a question becomes a prompt."""
     rewards: Rewards = Rewards()
+    preflight: Preflight = Preflight()
     sampling: Sampling = Sampling()
     steps: Count
     """Rollout steps."""
@@ -228,6 +342,25 @@ class RlStage(_Stage):
     def inputs(self) -> tuple[str, ...]:
         return (self.start_from,)
 
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        return _only_datasets(self.problems, self.evaluation.problems, *self.preflight.against)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _held_out(cls, raw: Any) -> Any:
+        """Take the held-out problems of a dataset from the same one, where the recipe names no others."""
+        problems, evaluation = raw.get("problems"), raw.get("evaluation", {})
+        if not isinstance(problems, dict) or "path" not in problems or "problems" in evaluation:
+            return raw
+        if problems.get("split") != "train":
+            raise ValueError(
+                'no held-out problems: give evaluation.problems, or problems.split = "train", which keeps 16% of the '
+                "rows for validation"
+            )
+        held_out = {**problems, "split": "validation", "count": HELD_OUT_ROWS}
+        return {**raw, "evaluation": {**evaluation, "problems": held_out}}
+
     @model_validator(mode="after")
     def _divides(self) -> RlStage:
         if (self.problems_per_step * self.group_size) % self.updates_per_step:
@@ -235,7 +368,7 @@ class RlStage(_Stage):
                 f"{self.problems_per_step} problems x {self.group_size} outputs do not divide into "
                 f"updates_per_step = {self.updates_per_step} equal mini-batches"
             )
-        if self.problems.count < self.problems_per_step:
+        if 0 < self.problems.count < self.problems_per_step:
             raise ValueError(
                 f"problems.count = {self.problems.count} is fewer than problems_per_step = {self.problems_per_step}"
             )
@@ -250,7 +383,7 @@ class EvaluateStage(_Stage):
     kind: Literal["evaluate"]
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     """Stages or models elsewhere."""
-    problems: BenchmarkProblems = BenchmarkProblems()
+    problems: FinalProblems = BenchmarkProblems()
     template: Literal["chat", "r1-zero"] = "chat"
     """How a question becomes a prompt."""
     sampling: Sampling = Sampling()
@@ -262,6 +395,10 @@ class EvaluateStage(_Stage):
     @property
     def inputs(self) -> tuple[str, ...]:
         return self.models
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        return _only_datasets(self.problems)
 
 
 Stage = Annotated[SftStage | RlStage | EvaluateStage, Field(discriminator="kind")]
@@ -350,11 +487,17 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
     table[rest[-1] if rest else first] = value
 
 
+_TAGS = ("sft", "rl", "evaluate", "generated", "dataset")  # what pydantic adds to a place: which kind it took it for
+
+
 def _explain(error: ValidationError, raw: dict[str, Any]) -> str:
     """One line for the first thing that is wrong: where, what, and for an unknown key the closest known one."""
-    # A misspelt key is also a missing one: the misspelling says more.
-    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-    where = [part for part in first["loc"] if part not in ("sft", "rl", "evaluate")]
+    # A stage that is refused also makes the tuple of stages too short; a misspelt key is also a missing one, and says
+    # more than that.
+    errors = error.errors(include_url=False)
+    errors = [found for found in errors if found["type"] != "too_short"] or errors
+    first = min(errors, key=lambda found: found["type"] != "extra_forbidden")
+    where = [part for part in first["loc"] if part not in _TAGS]
     if where[:1] == ["stage"] and len(where) > 1 and isinstance(where[1], int):
         stage = raw["stage"][where[1]]
         where = [f"stage {stage.get('name', where[1] + 1)!r}" if isinstance(stage, dict) else "stage", *where[2:]]
@@ -362,7 +505,7 @@ def _explain(error: ValidationError, raw: dict[str, Any]) -> str:
     if first["type"] == "extra_forbidden":
         return f"{place}: no such key{_closest(str(first['loc'][-1]), _field_names())}"
     message = first["msg"].removeprefix("Value error, ")
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{place + ': ' if place else ''}{message}{more}"
 
 

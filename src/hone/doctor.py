@@ -33,19 +33,32 @@ def diagnose() -> Iterator[Finding]:
     devices = f"{torch.cuda.device_count()} GPUs, not used yet" if torch.cuda.is_available() else "no GPU, none needed"
     yield Finding(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, {devices}")
     yield _embedded_model()
-    for package, purpose in (
-        ("plotly", "the HTML report"),
-        ("transformers", "the parity tests"),
-        ("trl", "the benchmarks"),
+    yield _sandbox()
+    for package, purpose, extra in (
+        ("plotly", "the HTML report", "report"),
+        ("datasets", "datasets of the hub", "hub"),
+        ("py3langid", "telling Latin-script languages apart", "language"),
+        ("transformers", "the parity tests", "test"),
+        ("trl", "the benchmarks", "test"),
     ):
         found = importlib.util.find_spec(package) is not None
-        extra = "report" if package == "plotly" else "test"
         what = f"{package} {'is there' if found else 'is missing'}, for {purpose}"
         yield Finding(what, None if found else f"pip install 'hone-r1[{extra}]'", needed=False)
     room = shutil.disk_usage(Path.cwd()).free / 1e9
     yield Finding(f"{room:.0f} GB free here", None if room >= ROOM_GB else f"make room: {ROOM_GB} GB are wanted")
     if not os.access(Path.cwd(), os.W_OK):
         yield Finding("this folder cannot be written to", "run in another folder, or give --out")
+
+
+def _sandbox() -> Finding:
+    from hone.sandbox.selftest import ensure_tested
+    from hone.types import HoneError
+
+    try:
+        ensure_tested()
+    except HoneError as error:
+        return Finding("the code sandbox does not hold, so programs are not run", str(error), needed=False)
+    return Finding("the code sandbox holds: its self-test of escapes passed")
 
 
 def _embedded_model() -> Finding:

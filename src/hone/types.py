@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,17 @@ class Verdict(StrEnum):
     UNSCORABLE = "unscorable"
 
 
+class Verified(NamedTuple):
+    """What a verifier says of one answer: the verdict, why in a few words, and what it is worth.
+
+    `credit` is 1 for right and 0 otherwise, but for the share of its tests that a program passes.
+    """
+
+    verdict: Verdict
+    why: str
+    credit: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One turn of a conversation, e.g. `Message(role="user", content="use 3 8 8 make 61")`."""
@@ -46,18 +57,62 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """A question with its reference answer.
+class StdinTest:
+    """A run of the program: what it reads, and what it must print."""
 
-    `answer` is what the task's verifier compares with: a number, or, for Countdown, one right expression.
-    Example: `Problem(id="countdown/3-8-8=61", task="countdown", messages=(...), answer="8 * 8 - 3", language="en")`.
+    stdin: str
+    stdout: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTest:
+    """A call of a function of the program, with JSON values, e.g. `CallTest(function="add", args=(1, 2), expected=3)`.
+
+    A method is named with its class: `Solution.twoSum` is called on a fresh `Solution()`.
+    """
+
+    function: str
+    args: tuple[Any, ...]
+    expected: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssertTest:
+    """Python code that uses the program's names and raises where the program is wrong: one assert or many."""
+
+    code: str
+
+
+CodeTest = StdinTest | CallTest | AssertTest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question with its reference answer or, for a program, its tests.
+
+    `verifier` names what decides whether an answer is right, and `extract` where in a completion the answer stands
+    (`rewards.verifiers`, `rewards.extract`). `answer` is what the verifier compares with: a number, a formula, a
+    letter, for Countdown one right expression, for code a right program where there is one. `setup` is code that
+    precedes a program, such as imports. `asked` is the question without the prompt around it; empty where they are
+    the same.
+    Example: `Problem(id="countdown/3-8-8=61", task="countdown", messages=(...), answer="8 * 8 - 3",
+    verifier="expression", language="en")`.
     """
 
     id: str
     task: str
     messages: tuple[Message, ...]
-    answer: str
+    answer: str = ""
+    verifier: str = "number"
+    extract: str = "tags"
     language: Language = "en"
+    tests: tuple[CodeTest, ...] = ()
+    setup: str = ""
+    asked: str = ""
+
+    @property
+    def question(self) -> str:
+        return self.asked or self.messages[-1].content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +219,36 @@ class SamplingParams:
     top_k: int = 0
     min_p: float = 0.0
     stop: tuple[str, ...] = ()  # a completion ends where its text contains one of these
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomReward:
+    """A reward function of the user's own: `function` is `package.module:name`, and `name` labels its part.
+
+    It is called as `name(question, response, answer)` in a worker process, with strings, and returns a number, or None
+    where it cannot judge. `reads` says whether it gets the whole response or the summary after the thinking alone.
+    """
+
+    function: str
+    weight: float = 1.0
+    reads: Literal["response", "summary"] = "response"
+
+    @property
+    def name(self) -> str:
+        return self.function.rpartition(":")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardRule:
+    """How a reward is put together: the weight of each part, and what the parts are read from."""
+
+    accuracy: float = 1.0
+    format: float = 1.0
+    language: float = 0.0
+    partial_credit: bool = False  # a program earns the share of its tests that it passes
+    format_variant: Literal["strict", "tolerant"] = "strict"
+    target_language: str | None = None  # None: the question's
+    custom: tuple[CustomReward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

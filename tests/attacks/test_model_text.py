@@ -17,17 +17,17 @@ from hone.rewards.behaviour import measure
 from hone.rewards.compose import score
 from hone.rewards.language import foreign_words
 from hone.rewards.verifiers import answer_key, verify
-from hone.types import Problem, Verdict
+from hone.types import Problem, RewardRule, Verdict
 
 SECONDS = 5.0
 MEGABYTE = 1_000_000
 PROBLEMS = [
-    Problem(id="countdown/3-8-8=61/en", task="countdown", messages=(), answer="( 8 * 8 ) - 3"),
+    Problem(id="countdown/3-8-8=61/en", task="countdown", messages=(), answer="( 8 * 8 ) - 3", verifier="expression"),
     Problem(id="chain/2*3+4/en", task="chain", messages=(), answer="10"),
     Problem(id="gcd/12-18/en", task="gcd", messages=(), answer="6"),
     Problem(id="linear/3x+4=7/zh", task="linear", messages=(), answer="1", language="zh"),
 ]
-WEIGHTS = {"accuracy": 1.0, "format": 0.5, "language": 0.25}
+RULE = RewardRule(accuracy=1.0, format=0.5, language=0.25)
 
 # RIGHT stands for the right answer: without the attack it would score.
 TEXTS = {
@@ -148,9 +148,9 @@ def little_time() -> Iterator[None]:
 def judge(problem: Problem, text: str) -> Verdict:
     """Send a completion through everything that reads it; return the verdict."""
     with little_time():
-        verdict, why = verify(problem, text)
+        verdict, why, _ = verify(problem, text)
         verify(problem, text, lenient=True)
-        scored = score(problem, text, WEIGHTS)
+        scored = score(problem, text, RULE)
         answer_key(problem, text)
         measure(problem, text)
         foreign_words(text, problem.language)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hone.config import RlStage, load_recipe
-from hone.types import HoneError
+from hone.config import Dataset, Rewards, RlStage, load_recipe
+from hone.types import CustomReward, HoneError, RewardRule
 
 GOOD = """
 name = "good"
@@ -55,6 +55,41 @@ def test_a_wrong_recipe_is_refused_by_name(change: tuple[str, str], complaint: s
         load_recipe(write(tmp_path, GOOD.replace(*change)))
     assert complaint in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+DATASET = 'problems = { path = "rows.csv", question = "q", answer = "a", split = "train" }'
+
+
+def test_a_dataset_keeps_its_validation_split_for_the_held_out_evaluations(tmp_path: Path) -> None:
+    stage = load_recipe(write(tmp_path, GOOD.replace("steps = 2", f"steps = 2\n{DATASET}"))).stage[0]
+    assert isinstance(stage, RlStage)
+    assert isinstance(stage.problems, Dataset)
+    assert isinstance(stage.evaluation.problems, Dataset)
+    assert (stage.problems.split, stage.evaluation.problems.split) == ("train", "validation")
+    assert stage.evaluation.problems.path == "rows.csv"
+    assert [data.split for data in stage.datasets] == ["train", "validation"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (DATASET.replace("train", "all"), "no held-out problems: give evaluation.problems, or problems.split"),
+        (DATASET.replace("question", "questoin"), "no such key; did you mean 'question'?"),
+        (DATASET.replace('answer = "a"', 'verifier = "maths"'), "problems.verifier: Input should be"),
+        ('rewards = { custom = [{ function = "brevity" }] }', "rewards.custom.0.function"),
+        ('rewards = { custom = [{ function = "mine:format" }] }', "two rewards are named 'format'"),
+    ],
+)
+def test_a_wrong_dataset_or_reward_is_refused_in_one_line(line: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(HoneError) as refusal:
+        load_recipe(write(tmp_path, GOOD.replace("steps = 2", f"steps = 2\n{line}")))
+    assert complaint in str(refusal.value)
+
+
+def test_rewards_become_the_rule_that_scores() -> None:
+    rewards = Rewards.model_validate({"language": 0.5, "custom": [{"function": "mine:brevity", "reads": "summary"}]})
+    custom = CustomReward(function="mine:brevity", weight=1.0, reads="summary")
+    assert rewards.rule() == RewardRule(accuracy=1.0, format=1.0, language=0.5, custom=(custom,))
 
 
 def test_a_stage_cannot_start_from_a_later_one_or_from_an_evaluation(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def stage_hashes(recipe: Recipe, folders: Mapping[str, Path]) -> dict[str, str]:
     contents = {name: hash_folder(folder) for name, folder in folders.items()}
     for stage in recipe.stage:
         sources = {name: hashes.get(name) or contents[name] for name in stage.inputs}
+        sources |= {data.path: hash_data(data.path) for data in stage.datasets}
         content = {"seed": recipe.seed, "stage": stage_settings(stage), "inputs": sources}
         hashes[stage.name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     return hashes
@@ -92,6 +93,23 @@ def hash_folder(folder: Path) -> str:
             digest.update(file.name.encode())
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def hash_data(path: str) -> str:
+    """Return a digest of a data file, or of a folder of them; of a hub dataset its name alone. Refuse a wrong path."""
+    if path.startswith("hub:"):
+        return path
+    place = Path(path)
+    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open("rb") as opened:
+                digest.update(file.relative_to(place).as_posix().encode())
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+        except OSError as error:
+            raise HoneError(f"problems.path = {path!r}: {error.strerror}: {file}") from error
     return digest.hexdigest()[:16]
 
 

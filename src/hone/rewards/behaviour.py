@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from hone.rewards.readability import repetition
 from hone.types import Problem
 
 Kind = Literal["try", "reflection", "verification", "slip"]
@@ -35,7 +36,6 @@ _REFLECTIVE = re.compile(
 _VERIFYING = re.compile(
     r"\b(?:verify|verifies|verifying|check|checks|checking|double-check)\b|检查|验证|验算", re.IGNORECASE
 )
-REPEAT_WINDOW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,6 @@ def measure(problem: Problem, text: str) -> Behaviour:
         slips=kinds.count("slip"),
         repetition=repetition(text),
     )
-
-
-def repetition(text: str) -> float:
-    """Return the share of a text's windows of eight words that stood in it before; 0 for a shorter text."""
-    words = text.split()
-    windows = [tuple(words[i : i + REPEAT_WINDOW]) for i in range(len(words) - REPEAT_WINDOW + 1)]
-    return 1 - len(set(windows)) / len(windows) if windows else 0.0
 
 
 def _sums(text: str) -> list[tuple[int, int, bool]]:

@@ -1,4 +1,14 @@
-"""The structure of an answer: `<think> ... </think> <answer> ... </answer>`, and what is inside."""
+"""The structure of an answer: `<think> ... </think> <answer> ... </answer>`, and what is inside.
+
+Two forms are told apart. The *strict* one is R1-Zero's: each of the four tags stands exactly once, in order, nothing
+but space lies outside them, and neither part is empty. The *tolerant* one is R1's: thinking, one `</think>`, then a
+summary for the user. There `<think>` may be missing, since a prompt may end in it, and the answer tags may be missing,
+since a summary may give its answer in `\\boxed`; where they stand, they are one pair around something, after the
+thinking.
+
+A tag is a tag only in exactly these letters: `<Think>`, `< think >` and `<think lang="en">` are text. This module does
+not know whether an answer is right.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +24,21 @@ class Parts:
     """A completion in its parts.
 
     `answer` is None where there is not exactly one pair of answer tags, and where that pair stands inside the thinking.
+    `summary` is what a user sees: everything after the first `</think>` or, without one, from `<answer>` on, without
+    tags; thinking that was cut has none. `well_formed` is the strict form, `readable` the tolerant one, which every
+    well-formed completion has too.
     """
 
     think: str
     answer: str | None
+    summary: str
     well_formed: bool
+    readable: bool
 
 
 def split_completion(text: str) -> Parts:
-    """Take a completion apart.
-
-    It is well formed where each of the four tags stands exactly once, in order, nothing but space lies outside them,
-    and neither part is empty. Without think tags, everything before the answer counts as thinking.
-    """
-    once = all(text.count(tag) == 1 for tag in TAGS)  # first, since the pattern is quadratic where tags repeat
-    if once and (match := _WHOLE.fullmatch(text)):
-        think, answer = match.group(1).strip(), match.group(2).strip()
-        return Parts(think, answer, bool(think) and bool(answer))
-    before, opened, rest = text.partition("<answer>")
-    inside, closed, _ = rest.partition("</answer>")
-    single = text.count("<answer>") == 1 and text.count("</answer>") == 1
-    in_thinking = before.count("<think>") > before.count("</think>") and "</think>" in rest
-    think = before.partition("</think>")[0].strip().removeprefix("<think>").strip()
-    return Parts(think, inside.strip() if opened and closed and single and not in_thinking else None, False)
+    """Take a completion apart. Without think tags, everything before the answer counts as thinking."""
+    return Parts(_thinking(text), _answer(text), _summary(text), _well_formed(text), _readable(text))
 
 
 def without_tags(text: str) -> str:
@@ -44,3 +46,38 @@ def without_tags(text: str) -> str:
     for tag in TAGS:
         text = text.replace(tag, " ")
     return text.strip()
+
+
+def _thinking(text: str) -> str:
+    before = text.partition("<answer>")[0]
+    return before.partition("</think>")[0].strip().removeprefix("<think>").strip()
+
+
+def _answer(text: str) -> str | None:
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return None
+    before, _, rest = text.partition("<answer>")
+    inside, closed, _ = rest.partition("</answer>")
+    in_thinking = before.count("<think>") > before.count("</think>") and "</think>" in rest
+    return inside.strip() if closed and not in_thinking else None
+
+
+def _summary(text: str) -> str:
+    _, closed, after = text.partition("</think>")
+    return without_tags(after if closed else text.partition("<answer>")[2])
+
+
+def _well_formed(text: str) -> bool:
+    if any(text.count(tag) != 1 for tag in TAGS):  # first, since the pattern is quadratic where tags repeat
+        return False
+    match = _WHOLE.fullmatch(text)
+    return match is not None and all(part.strip() for part in match.groups())
+
+
+def _readable(text: str) -> bool:
+    before, _, after = text.partition("</think>")
+    thinking = before.strip().removeprefix("<think>").strip()
+    if not thinking or any(tag in thinking for tag in TAGS) or "<think>" in after or "</think>" in after:
+        return False
+    tagged = "<answer>" in after or "</answer>" in after
+    return bool(_answer(text) if tagged else after.strip())

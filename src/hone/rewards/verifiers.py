@@ -1,116 +1,159 @@
-"""Whether a final answer is right: one verifier a task, with three outcomes.
+"""Whether a final answer is right: one verifier a kind of answer, with three outcomes.
 
-A reference answer that is outside its task's grammar is an error of the data set and raises; it never scores.
+A problem names its verifier, and where in a completion its answer stands. A reference answer that its verifier cannot
+read is an error of the data set and raises; it never scores.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from fractions import Fraction
+import string
+from collections.abc import Sequence
+from typing import Protocol
 
-from hone.rewards.format import split_completion, without_tags
-from hone.rewards.grammar import NotAnExpression, Value, parse
-from hone.types import HoneError, Problem, Verdict
+from hone.rewards.arithmetic import Expression, Number
+from hone.rewards.code import Code
+from hone.rewards.extract import extract
+from hone.rewards.maths import canonical, check_reference, equivalent_all
+from hone.types import HoneError, Problem, Verdict, Verified
 
-Verified = tuple[Verdict, str]
+
+class Verifier(Protocol):
+    """Judges answers of one kind."""
+
+    def check_reference(self, problem: Problem) -> None:
+        """Raise `HoneError` where the reference answer, or a test, cannot be read."""
+
+    def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
+        """Judge extracted answers, in order."""
+        ...
+
+    def loosely(self, text: str) -> str | None:
+        """Return the answer of a completion whose form is ignored."""
+        ...
+
+    def key(self, answer: str) -> str | None:
+        """Return what makes two answers the same one; None where answers of this kind cannot be compared."""
+        ...
+
+    def wrong_answers(self, problem: Problem) -> list[str]:
+        """Return answers that are wrong for certain, close to the right one, for the preflight."""
+        ...
+
+
+class Maths:
+    """A formula, number, set, interval, tuple, matrix or equation, equal as mathematics."""
+
+    def check_reference(self, problem: Problem) -> None:
+        try:
+            check_reference(problem.answer)
+        except HoneError as error:
+            raise HoneError(f"problem {problem.id}: {error}") from error
+
+    def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
+        return equivalent_all([(problem.answer, answer) for problem, answer in cases])
+
+    def loosely(self, text: str) -> str | None:
+        return extract(text, "auto")
+
+    def key(self, answer: str) -> str:
+        return canonical(answer)
+
+    def wrong_answers(self, problem: Problem) -> list[str]:
+        return [f"({problem.answer}) + 1", f"{problem.answer}, 12345", "12345.678"]
+
+
+class Choice:
+    """The letter of a multiple choice."""
+
+    def check_reference(self, problem: Problem) -> None:
+        if problem.answer not in string.ascii_uppercase or len(problem.answer) != 1:
+            raise HoneError(f"problem {problem.id}: its reference {problem.answer!r} is no letter A to Z")
+
+    def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
+        for problem, _ in cases:
+            self.check_reference(problem)
+        return [self._judge(problem, answer) for problem, answer in cases]
+
+    def loosely(self, text: str) -> str | None:
+        return extract(text, "choice")
+
+    def key(self, answer: str) -> str:
+        return _letter(answer)
+
+    def wrong_answers(self, problem: Problem) -> list[str]:
+        return [letter for letter in "ABCD" if letter != problem.answer] + ["A, B, C, D"]
+
+    def _judge(self, problem: Problem, answer: str) -> Verified:
+        letter = _letter(answer)
+        right = letter == problem.answer
+        return Verified(Verdict.RIGHT if right else Verdict.WRONG, f"chose {letter[:20] or 'nothing'}", float(right))
+
+
+def _letter(answer: str) -> str:
+    return answer.strip(" ().（）").upper()
+
+
+VERIFIERS: dict[str, Verifier] = {
+    "number": Number(),
+    "expression": Expression(),
+    "math": Maths(),
+    "choice": Choice(),
+    "code": Code(),
+}
+
+
+def verify_all(cases: Sequence[tuple[Problem, str]], *, lenient: bool = False) -> list[Verified]:
+    """Judge completions, in order; those of one kind together, so that worker processes share the work.
+
+    `lenient` ignores where the answer should stand and takes what looks like one.
+    """
+    found: list[Verified | None] = [None] * len(cases)
+    by_kind: dict[str, list[tuple[int, str]]] = {}
+    for number, (problem, text) in enumerate(cases):
+        verifier = VERIFIERS[problem.verifier]
+        answer = verifier.loosely(text) if lenient else extract(text, problem.extract)
+        if answer is None:
+            verifier.check_reference(problem)
+            found[number] = Verified(Verdict.WRONG, f"no answer: {MISSING[problem.extract]}")
+        else:
+            by_kind.setdefault(problem.verifier, []).append((number, answer))
+    for kind, answers in by_kind.items():
+        judged = VERIFIERS[kind].judge_all([(cases[number][0], answer) for number, answer in answers])
+        for (number, _), verified in zip(answers, judged, strict=True):
+            found[number] = verified
+    return [verified for verified in found if verified is not None]
 
 
 def verify(problem: Problem, text: str, *, lenient: bool = False) -> Verified:
-    """Judge a completion of a problem: the verdict, and why in a few words.
-
-    The answer is what stands in the one pair of answer tags. `lenient` ignores all tags and takes the longest end of
-    the completion that is an answer at all.
-    """
-    verifier, reference = _VERIFIERS[problem.task], _reference(problem)
-    if lenient:
-        return verifier(reference, last_expression(without_tags(text)))
-    answer = split_completion(text).answer
-    if answer is None:
-        return Verdict.WRONG, "no single answer between the tags"
-    return verifier(reference, answer)
+    """Judge one completion."""
+    return verify_all([(problem, text)], lenient=lenient)[0]
 
 
 def answer_key(problem: Problem, text: str) -> str | None:
-    """Return what makes two final answers the same answer, for majority votes; None where there is none.
-
-    For Countdown that is the value and the numbers used: `8 * 8 - 3` and `( 8 * 8 ) - 3` are one answer. For a task
-    whose answer is a number it is that number: `x = 5` and `5` are one answer, and `2 + 3`, which is wrong, another.
-    """
-    answer = split_completion(text).answer
-    if answer is None:
-        return None
-    if problem.task != "countdown":
-        number = _number(answer)
-        return answer if number is None else str(number)
-    try:
-        found = parse(answer)
-    except NotAnExpression:
-        return answer
-    return f"{found.value} of {found.numbers}"
+    """Return what makes two final answers the same answer, for majority votes; None where there is none."""
+    answer = extract(text, problem.extract)
+    return None if answer is None else VERIFIERS[problem.verifier].key(answer)
 
 
-def _reference(problem: Problem) -> Value:
-    try:
-        return parse(problem.answer)
-    except NotAnExpression as error:
-        raise HoneError(f"problem {problem.id}: its reference {problem.answer!r} is no number: {error}") from error
-
-
-def _same_numbers_and_value(reference: Value, answer: str) -> Verified:
-    """Countdown: the answer uses exactly the numbers of the reference, once each, and comes to the same value."""
-    try:
-        found = parse(answer)
-    except NotAnExpression as error:
-        return Verdict.WRONG, f"not an expression: {error}"
-    if found.numbers != reference.numbers:
-        return Verdict.WRONG, f"uses {' '.join(map(str, found.numbers))}"
-    if found.value != reference.value:
-        return Verdict.WRONG, f"comes to {found.value}"
-    return Verdict.RIGHT, f"comes to {found.value}"
-
-
-_NUMBER = re.compile(r"[-−]?\s*[0-9]+(?:\s*/\s*[0-9]+)?")
-
-
-def _same_value(reference: Value, answer: str) -> Verified:
-    """A single number: equal as a fraction. An expression still to be worked out is not an answer."""
-    number = _number(answer)
-    if number is None:
-        return Verdict.WRONG, "not a number"
-    return (Verdict.RIGHT if number == reference.value else Verdict.WRONG), f"is {number}"
-
-
-def _number(answer: str) -> Fraction | None:
-    """Return the number that an answer is, `x =` before it allowed; None where it is anything else."""
-    answer = re.sub(r"^x\s*=", "", answer).strip()
-    try:
-        return parse(answer).value if _NUMBER.fullmatch(answer) else None
-    except NotAnExpression:
-        return None
-
-
-_VERIFIERS: dict[str, Callable[[Value, str], Verified]] = {
-    "countdown": _same_numbers_and_value,
-    "chain": _same_value,
-    "gcd": _same_value,
-    "linear": _same_value,
+# What is said where a completion holds no answer of the form that its problem asks for.
+MISSING = {
+    "tags": "no single pair of answer tags",
+    "boxed": r"no \boxed{} after the thinking",
+    "phrase": "nothing like 'the answer is'",
+    "choice": "no letter is chosen",
+    "code": "no fenced block",
+    "auto": "no number or formula",
+}
+_FORMS = {
+    "tags": "<think> so </think> <answer> {} </answer>",
+    "boxed": r"So it is \boxed{{{}}}.",
+    "phrase": "The answer is {}",
+    "choice": "The answer is ({}).",
+    "code": "```python\n{}\n```",
+    "auto": r"\boxed{{{}}}",
 }
 
-_LONGEST_END = 200
 
-
-def last_expression(text: str) -> str:
-    """Return the longest end of a text, at most 200 characters, that parses as an expression; empty where none does."""
-    words = text[-_LONGEST_END:].split()
-    around_cut = text[-_LONGEST_END - 1 : 1 - _LONGEST_END]
-    if len(text) > _LONGEST_END and not any(character.isspace() for character in around_cut):
-        words = words[1:]  # what is left of a word that was cut in two
-    for start in range(len(words)):
-        end = " ".join(words[start:])
-        try:
-            parse(end)
-        except NotAnExpression:
-            continue
-        return end
-    return ""
+def completion_with(problem: Problem, answer: str) -> str:
+    """Return a completion that gives `answer` where the problem's extraction looks for it."""
+    return _FORMS[problem.extract].format(answer)

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from hone.config import EvaluateStage, Evaluation, Problems, Sampling
+from hone.config import EvaluateStage, Evaluation, Sampling
 from hone.engine.local.engine import LocalEngine
 from hone.record.files import append_row, write_json
 from hone.record.generations import write_generations
 from hone.rewards.behaviour import Behaviour, measure
-from hone.rewards.compose import score
+from hone.rewards.compose import score_all
 from hone.rewards.format import split_completion
 from hone.rewards.language import language_consistency
-from hone.rewards.verifiers import answer_key, verify
+from hone.rewards.verifiers import answer_key, verify_all
 from hone.stages.context import StageContext
-from hone.tasks import problems as load_problems
-from hone.types import Group, Problem, Prompt, Rollout, Score, ScoredGroup, Verdict
+from hone.stages.problems import benchmark_name, find_problems
+from hone.types import Group, Problem, Prompt, RewardRule, Rollout, Score, ScoredGroup, Verdict
 
-WEIGHTS = {"accuracy": 1.0, "format": 1.0}
+_RULE = RewardRule()
 
 
 def run(stage: EvaluateStage, context: StageContext) -> None:
@@ -50,19 +50,6 @@ def run(stage: EvaluateStage, context: StageContext) -> None:
     write_json(context.folder / "results.json", results)
 
 
-def benchmark_name(problems: Problems) -> str:
-    numbers = f"-{problems.num_numbers}" if problems.task in ("countdown", "chain") else ""
-    return f"{problems.task}{numbers}/{problems.split}"
-
-
-def find_problems(problems: Problems) -> list[Problem]:
-    """Make the problems that a recipe describes."""
-    return load_problems(
-        problems.task, split=problems.split, count=problems.count, seed=problems.seed,
-        num_numbers=problems.num_numbers, chinese_share=problems.chinese_share,
-    )  # fmt: skip
-
-
 def sample_groups(
     engine: LocalEngine, problems: Sequence[Problem], sampling: Sampling, *, template: str, samples: int, seed: int,
     on_finish: Callable[[int], None] | None = None,
@@ -85,12 +72,14 @@ def sample_and_score(
     groups = sample_groups(
         engine, problems, sampling, template=template, samples=samples, seed=seed, on_finish=on_finish
     )
+    return score_groups(groups, _RULE)
+
+
+def score_groups(groups: Sequence[Group], rule: RewardRule) -> list[ScoredGroup]:
+    """Score every output of the groups, all at once, so that verifiers' worker processes are kept busy."""
+    scores = iter(score_all([(group.problem, rollout.text) for group in groups for rollout in group.rollouts], rule))
     return [
-        ScoredGroup(
-            problem=group.problem,
-            rollouts=group.rollouts,
-            scores=tuple(score(group.problem, rollout.text, WEIGHTS) for rollout in group.rollouts),
-        )
+        ScoredGroup(problem=group.problem, rollouts=group.rollouts, scores=tuple(next(scores) for _ in group.rollouts))
         for group in groups
     ]
 
@@ -102,8 +91,8 @@ def summarise(groups: Sequence[ScoredGroup], max_tokens: int, budgets: Sequence[
     `language_consistency` leave out outputs that are cut or have no words; a problem left with none does not count.
     """
     outputs = [
-        [_output(group.problem, *output) for output in zip(group.rollouts, group.scores, strict=True)]
-        for group in groups
+        [_output(group.problem, *output) for output in zip(group.rollouts, group.scores, lenient, strict=True)]
+        for group, lenient in zip(groups, _lenient(groups), strict=True)
     ]
 
     def over_problems(value: Callable[[dict[str, Any]], float | None]) -> dict[str, Any]:
@@ -116,7 +105,7 @@ def summarise(groups: Sequence[ScoredGroup], max_tokens: int, budgets: Sequence[
         "samples": len(groups[0].rollouts),
         "pass_at_1": right["mean"],
         "pass_at_1_ci95": right["ci95"],
-        "cons_at_k": float(np.mean([_majority_right(group) for group in groups])),
+        "cons_at_k": mean_and_interval([v for group in groups if (v := _majority_right(group)) is not None])["mean"],
     }
     named: dict[str, Callable[[dict[str, Any]], float | None]] = {
         "lenient_pass_at_1": lambda o: o["lenient"],
@@ -154,11 +143,21 @@ def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "ci95": [max(0.0, mean - error), mean + error]}  # no figure here is below zero
 
 
-def _output(problem: Problem, rollout: Rollout, score: Score) -> dict[str, Any]:
+def _lenient(groups: Sequence[ScoredGroup]) -> list[list[Verdict]]:
+    """Judge every output again with its form ignored; a program has no form but its fence, and is not run again."""
+    asked = [group for group in groups if not group.problem.tests]
+    cases = [(group.problem, rollout.text) for group in asked for rollout in group.rollouts]
+    found = iter(verify_all(cases, lenient=True))
+    return [
+        [score.verdict if group.problem.tests else next(found).verdict for score in group.scores] for group in groups
+    ]
+
+
+def _output(problem: Problem, rollout: Rollout, score: Score, lenient: Verdict) -> dict[str, Any]:
     parts = split_completion(rollout.text)
     return {
         "right": score.verdict is Verdict.RIGHT,
-        "lenient": verify(problem, rollout.text, lenient=True)[0] is Verdict.RIGHT,
+        "lenient": lenient is Verdict.RIGHT,
         "length": len(rollout.completion_ids),
         "truncated": rollout.finish_reason == "length",
         "format": parts.well_formed,
@@ -167,14 +166,19 @@ def _output(problem: Problem, rollout: Rollout, score: Score) -> dict[str, Any]:
     }
 
 
-def _majority_right(group: ScoredGroup) -> bool:
-    """Say whether the answer given most often is right; of equally frequent ones the first counts (cons@k)."""
+def _majority_right(group: ScoredGroup) -> float | None:
+    """Return 1 where the answer given most often is right, else 0; of equally frequent ones the first counts (cons@k).
+
+    Programs have no majority: None.
+    """
+    if group.problem.tests:
+        return None
     keys = [answer_key(group.problem, rollout.text) for rollout in group.rollouts]
     answered = [key for key in keys if key is not None]
     if not answered:
-        return False
+        return 0.0
     winner = Counter(answered).most_common(1)[0][0]
-    return group.scores[keys.index(winner)].verdict is Verdict.RIGHT
+    return float(group.scores[keys.index(winner)].verdict is Verdict.RIGHT)
 
 
 class HeldOut:

@@ -25,12 +25,13 @@ from hone.engine.local.engine import LocalEngine
 from hone.record.files import append_row
 from hone.record.generations import write_batch, write_generations
 from hone.rewards.behaviour import measure
-from hone.rewards.compose import score
 from hone.rewards.format import split_completion
 from hone.rewards.language import language_consistency
 from hone.stages.context import StageContext, learning_rate
-from hone.stages.evaluate import HeldOut, find_problems, sample_groups
-from hone.types import Floats, Group, PackedBatch, Problem, Rollout, RunError, Sample, ScoredGroup, Verdict
+from hone.stages.evaluate import HeldOut, sample_groups, score_groups
+from hone.stages.preflight import require_preflight
+from hone.stages.problems import find_problems
+from hone.types import Floats, Group, HoneError, PackedBatch, Problem, Rollout, RunError, Sample, ScoredGroup, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ def run(stage: RlStage, context: StageContext) -> None:
         stage.optimizer, lambda trainer: LocalEngine.open(context.models[stage.start_from], trainer=trainer)
     )
     questions = _Questions(stage, context)
+    if first == 0:
+        require_preflight(stage, context.folder / "preflight.json", context.console)
     held_out = HeldOut(stage.evaluation, stage.sampling, stage.template, context, stage.steps)
     seen: dict[str, float] = {}
     with context.progress(stage.steps) as progress:
@@ -71,7 +74,7 @@ def run(stage: RlStage, context: StageContext) -> None:
                 engine.keep_reference()
             groups_P = _rollout(engine, questions.of_step(step), stage, context.draw_seed("sample", step))
             clock.lap("rollout")
-            scored_P = [_score(group, stage) for group in groups_P]
+            scored_P = _score(groups_P, stage)
             scored_P = _resample(scored_P, engine, questions, stage, context, step)
             outputs_N = [output for group in scored_P for output in _outputs(group, stage)]
             clock.lap("reward")
@@ -124,6 +127,11 @@ class _Questions:
 
     def __init__(self, stage: RlStage, context: StageContext) -> None:
         self.problems = find_problems(stage.problems)
+        if len(self.problems) < stage.problems_per_step:
+            raise HoneError(
+                f"stage {stage.name}: {len(self.problems)} problems are fewer than "
+                f"problems_per_step = {stage.problems_per_step}"
+            )
         self.per_step, self.context = stage.problems_per_step, context
 
     def of_step(self, step: int) -> list[Problem]:
@@ -141,16 +149,23 @@ def _rollout(engine: LocalEngine, problems: Sequence[Problem], stage: RlStage, s
     return sample_groups(engine, problems, stage.sampling, template=stage.template, samples=stage.group_size, seed=seed)
 
 
-def _score(group: Group, stage: RlStage) -> ScoredGroup:
-    """Score each output of a group by rule; an overlong one as the recipe says."""
-    weights = stage.rewards.model_dump()
-    scores = []
-    for rollout in group.rollouts:
-        result = score(group.problem, rollout.text, weights)
-        if stage.overlong == "penalise" and rollout.finish_reason == "length":
-            result = replace(result, reward=result.reward - 1, parts={**result.parts, "overlong": -1.0})
-        scores.append(result)
-    return ScoredGroup(problem=group.problem, rollouts=group.rollouts, scores=tuple(scores))
+def _score(groups: Sequence[Group], stage: RlStage) -> list[ScoredGroup]:
+    """Score each output by rule; an overlong one as the recipe says."""
+    scored = score_groups(groups, stage.rewards.rule())
+    if stage.overlong != "penalise":
+        return scored
+    return [
+        replace(
+            group,
+            scores=tuple(
+                replace(score, reward=score.reward - 1, parts={**score.parts, "overlong": -1.0})
+                if rollout.finish_reason == "length"
+                else score
+                for rollout, score in zip(group.rollouts, group.scores, strict=True)
+            ),
+        )
+        for group in scored
+    ]
 
 
 def _scorable(group: ScoredGroup, stage: RlStage) -> NDArray[np.bool_]:
@@ -183,8 +198,8 @@ def _resample(
             break
         problems = questions.spare(len(flat), context.random("spare", step, attempt))
         fresh = _rollout(engine, problems, stage, context.draw_seed("resample", step, attempt))
-        for n, group in zip(flat, fresh, strict=True):
-            groups[n] = _score(group, stage)
+        for n, group in zip(flat, _score(fresh, stage), strict=True):
+            groups[n] = group
     return groups
 
 

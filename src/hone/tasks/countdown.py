@@ -111,6 +111,7 @@ def generate(
             task=NAME,
             messages=(Message(role="user", content=question(numbers, target, language)),),
             answer=expression(chain),
+            verifier="expression",
             language=language,
         )
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hone.rewards.behaviour import Behaviour, Kind, measure, repetition, spans
+from hone.rewards.behaviour import Behaviour, Kind, measure, spans
 from hone.types import Language, Problem
 
 
@@ -176,24 +176,6 @@ def test_spans_come_in_the_order_in_which_they_stand() -> None:
         ("try", "try"),
         ("verification", "check"),
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [
-        ("", 0.0),
-        ("a b c d e f g", 0.0),  # shorter than a window
-        ("a b c d e f g h", 0.0),
-        ("a b c d e f g h i", 0.0),
-        ("a a a a a a a a a", 0.5),  # two equal windows
-        ("a a a a a a a a a a a", 0.75),  # four
-        # 16 words make 9 windows; the ninth is the first again.
-        ("a b c d e f g h a b c d e f g h", 1 / 9),
-        ("a b c d e f g h x a b c d e f g h", 1 / 10),
-    ],
-)
-def test_repetition_is_the_share_of_windows_that_stood_before(text: str, share: float) -> None:
-    assert repetition(text) == pytest.approx(share)
 
 
 def test_all_figures_of_one_output() -> None:

@@ -1,8 +1,10 @@
 """The structure of an answer."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hone.rewards.format import split_completion, without_tags
+from hone.rewards.format import TAGS, split_completion, without_tags
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,68 @@ def test_the_whole_structure_is_well_formed(text: str, think: str, answer: str) 
 def test_anything_else_is_not_well_formed(text: str, think: str, answer: str | None) -> None:
     parts = split_completion(text)
     assert (parts.think, parts.answer, parts.well_formed) == (think, answer, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "summary"),
+    [
+        ("<think> a </think> <answer> 5 </answer>", "5"),
+        ("<think> a </think> So it is \\boxed{5}.", "So it is \\boxed{5}."),
+        ("a </think> 5", "5"),  # the prompt ended in <think>
+        ("\n\n a \n</think>\n\n 5 \n", "5"),
+        ("<think> a </think> It is <answer>5</answer>", "It is  5"),
+        ("<think> a </think> It is <answer> 5 </answer> , checked", "It is   5   , checked"),
+        ("<think> a </think> the tag < answer > or <ANSWER>", "the tag < answer > or <ANSWER>"),
+    ],
+)
+def test_the_tolerant_form_is_thinking_and_a_summary(text: str, summary: str) -> None:
+    parts = split_completion(text)
+    assert (parts.think, parts.summary, parts.readable) == ("a", summary, True)
+    assert parts.well_formed is (text == "<think> a </think> <answer> 5 </answer>")
+
+
+@pytest.mark.parametrize(
+    ("text", "summary"),
+    [
+        ("", ""),
+        ("5", ""),  # without tags all of it is thinking
+        ("<think> a", ""),  # cut
+        ("<think> a </think>", ""),
+        ("<think> </think> 5", "5"),
+        ("</think> 5", "5"),
+        ("b <think> a </think> 5", "5"),
+        ("<think> a </think> b </think> 5", "b   5"),
+        ("<think> a </think> <think> b </think> 5", "b   5"),
+        ("<think> a </think> <think> 5", "5"),
+        ("</think> a <think> 5", "a   5"),
+        ("<think> a </think> <answer> </answer>", ""),
+        ("<think> a </think> 5 <answer> </answer>", "5"),
+        ("<think> a </think> <answer> 5", "5"),
+        ("<think> a </think> 5 </answer>", "5"),
+        ("<think> a </think> <answer> 5 </answer> <answer> 6 </answer>", "5     6"),
+        ("<think> a <answer> 5 </answer> </think>", ""),
+        ("<think> a <answer> 5 </answer> </think> 5", "5"),
+        ("try 3 <answer> 5 </answer>", "5"),
+    ],
+)
+def test_anything_else_is_not_readable(text: str, summary: str) -> None:
+    parts = split_completion(text)
+    assert (parts.summary, parts.readable, parts.well_formed) == (summary, False, False)
+
+
+PIECES = [*TAGS, *TAGS, "a", "5", " ", "\n"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_what_is_well_formed_is_readable_and_shows_its_answer(text: str) -> None:
+    parts = split_completion(text)
+    assert parts.readable or not parts.well_formed
+    if parts.well_formed:
+        assert parts.summary == parts.answer
+    if parts.readable:
+        assert parts.think
+        assert parts.summary
+        assert text.count("</think>") == 1
 
 
 def test_tags_are_removed_and_leave_a_space() -> None:

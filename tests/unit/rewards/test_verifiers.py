@@ -2,14 +2,16 @@
 
 import pytest
 
-from hone.rewards.verifiers import answer_key, last_expression, verify
+from hone.rewards.arithmetic import last_expression
+from hone.rewards.verifiers import answer_key, verify
 from hone.types import HoneError, Problem, Verdict
 
 RIGHT, WRONG = Verdict.RIGHT, Verdict.WRONG
 
 
 def problem(task: str, answer: str) -> Problem:
-    return Problem(id=f"{task}/x/en", task=task, messages=(), answer=answer)
+    verifier = "expression" if task == "countdown" else "number"
+    return Problem(id=f"{task}/x/en", task=task, messages=(), answer=answer, verifier=verifier)
 
 
 COUNTDOWN = problem("countdown", "( 8 * 8 ) - 3")
@@ -45,7 +47,7 @@ def answered(answer: str) -> str:
 def test_a_countdown_answer_uses_the_numbers_once_each_and_comes_to_the_target(
     answer: str, verdict: Verdict, why: str
 ) -> None:
-    assert verify(COUNTDOWN, answered(answer)) == (verdict, why)
+    assert verify(COUNTDOWN, answered(answer)) == (verdict, why, float(verdict is RIGHT))
 
 
 @pytest.mark.parametrize("task", ["chain", "gcd", "linear"])
@@ -76,12 +78,12 @@ def test_a_countdown_answer_uses_the_numbers_once_each_and_comes_to_the_target(
     ],
 )
 def test_a_number_is_right_where_it_is_equal_as_a_fraction(task: str, answer: str, verdict: Verdict, why: str) -> None:
-    assert verify(problem(task, "5"), answered(answer)) == (verdict, why)
+    assert verify(problem(task, "5"), answered(answer)) == (verdict, why, float(verdict is RIGHT))
 
 
 @pytest.mark.parametrize("answer", ["-5", "- 5", "−5", "x = - 5"])
 def test_a_number_below_zero_may_be_written_with_either_minus(answer: str) -> None:
-    assert verify(problem("linear", "-5"), answered(answer)) == (RIGHT, "is -5")
+    assert verify(problem("linear", "-5"), answered(answer)) == (RIGHT, "is -5", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ def context(folder: Path, seed: int = 0) -> StageContext:
 
 def problem() -> Problem:
     message = Message(role="user", content="use 2 3 make 5")
-    return Problem(id="countdown/2-3=5/en", task="countdown", messages=(message,), answer="2 + 3")
+    return Problem(
+        id="countdown/2-3=5/en", task="countdown", messages=(message,), answer="2 + 3", verifier="expression"
+    )
 
 
 def rollout(text: str, length: int = 4, finish_reason: str = "stop") -> Rollout:
@@ -51,7 +53,8 @@ def rollout(text: str, length: int = 4, finish_reason: str = "stop") -> Rollout:
 
 def scored(*texts: str, settings: RlStage | None = None, cut: tuple[int, ...] = ()) -> ScoredGroup:
     rollouts = tuple(rollout(text, 4 + n, "length" if n in cut else "stop") for n, text in enumerate(texts))
-    return rl._score(Group(problem=problem(), rollouts=rollouts), settings or stage())
+    (group,) = rl._score([Group(problem=problem(), rollouts=rollouts)], settings or stage())
+    return group
 
 
 def test_a_group_is_scored_and_compared_with_itself() -> None:

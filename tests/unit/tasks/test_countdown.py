@@ -56,7 +56,7 @@ def test_the_chains_of_three_numbers_are_those_worked_out_by_hand() -> None:
 @pytest.mark.parametrize("numbers", [(3, 8, 8), (1, 2, 10), (4, 4, 4), (2, 3, 5, 7)])
 def test_every_chain_uses_each_number_once_and_comes_to_its_last_value(numbers: tuple[int, ...]) -> None:
     for chain in chains(numbers):
-        problem = Problem(id="", task="countdown", messages=(), answer=" + ".join(map(str, numbers)))
+        problem = Problem(id="", task="countdown", messages=(), answer=" + ".join(map(str, numbers)), verifier="expression")
         why = verify(problem, f"<answer> {expression(chain)} </answer>")[1]
         assert why == f"comes to {chain[-1].value}"
         assert all(0 <= step.value <= 99 for step in chain)
@@ -91,7 +91,7 @@ def test_every_drawn_problem_is_of_its_split_and_solved_by_its_reference(split: 
         assert int(asked[5]) == target
         assert 1 <= target <= 99
         assert all(1 <= number <= 10 for number in numbers)
-        verdict, why = verify(problem, f"<think> so </think> <answer> {problem.answer} </answer>")
+        verdict, why, _ = verify(problem, f"<think> so </think> <answer> {problem.answer} </answer>")
         assert (verdict, why) == (Verdict.RIGHT, f"comes to {target}")
 
 
@@ -104,7 +104,7 @@ def test_a_perturbed_reference_is_wrong() -> None:
         assert verify(problem, f"<answer> {swapped} </answer>")[0] is Verdict.WRONG
         numbers, target = read_id(problem.id)
         other = next(chain for chain in chains(numbers) if chain[-1].value != target)
-        verdict, why = verify(problem, f"<answer> {expression(other)} </answer>")
+        verdict, why, _ = verify(problem, f"<answer> {expression(other)} </answer>")
         assert (verdict, why) == (Verdict.WRONG, f"comes to {other[-1].value}")
 
 

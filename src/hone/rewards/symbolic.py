@@ -1,0 +1,108 @@
+"""Whether two answers are equal where LaTeX must be understood: what the worker processes run for `maths`.
+
+math-verify parses and compares; sympy computes. Both may hang, eat memory or crash on model text, so this runs only
+where it can be killed, and their own time limits, which need signals, are off. What math-verify accepts too easily is
+ruled out here: equations that share an empty set of solutions, and small numbers that round to the same zero.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import sympy
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import LatexExtractionConfig, parse, verify
+
+from hone.rewards.answers import latex, same, squeezed
+from hone.rewards.notation import read
+
+logging.disable(logging.CRITICAL)
+
+RELATIVE_TOLERANCE = 1e-5
+PRECISION = 15
+_CONFIG = LatexExtractionConfig(
+    boxed_match_priority=-1,
+    normalization_config=NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none"
+    ),
+)
+_UNFINISHED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])|\\frac\s*\{\s*d\s*\}")
+_SPLIT_NUMBER = re.compile(r"\d\s+\d")  # math-verify would read one number
+_FRACTION_OF_DIGITS = re.compile(r"\\frac\s*\d\s+\d")
+_RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|lt|gt)(?![A-Za-z])")
+
+
+class UnreadableReference(ValueError):
+    """The reference answer is no LaTeX that math-verify can parse; the message is the answer."""
+
+
+def same_answer(gold: str, pred: str) -> bool:
+    """Say whether two answers are equal; raise `UnreadableReference` where the first cannot be parsed."""
+    return same(read(gold), read(pred), _same_formula)
+
+
+def check(gold: str) -> None:
+    """Raise `UnreadableReference` where an answer cannot be parsed."""
+    _parsed_reference(latex(read(gold)))
+
+
+def _same_formula(gold: str, pred: str) -> bool:
+    if squeezed(gold) == squeezed(pred):
+        return True
+    if _UNFINISHED.search(pred) and not _UNFINISHED.search(gold):
+        return False  # the computation is left to the grader
+    if "=" in pred and not _RELATION.search(gold):
+        return False  # an equation where a value is asked for
+    if _SPLIT_NUMBER.search(_FRACTION_OF_DIGITS.sub("", pred)):
+        return False
+    expected = _parsed_reference(gold)
+    found = _parsed(pred)
+    if found is None or (_is_undefined(found) and not _is_undefined(expected)):
+        return False
+    if isinstance(expected, sympy.Eq) and isinstance(found, sympy.Eq):
+        return _same_equation(expected, found)
+    equal = bool(
+        verify(expected, found, numeric_precision=PRECISION, allow_set_relation_comp=True, timeout_seconds=None)
+    )
+    return equal and not _differ_in_size(expected, found)
+
+
+def _parsed_reference(gold: str) -> Any:
+    parsed = _parsed(gold)
+    if parsed is None:
+        raise UnreadableReference(gold)
+    return parsed
+
+
+def _parsed(text: str) -> Any:
+    """Return what math-verify makes of LaTeX, None where it makes nothing of it."""
+    found = parse(f"${text.replace('$', ' ')}$", [_CONFIG], fallback_mode="no_fallback", parsing_timeout=None)
+    return found[0] if found else None
+
+
+def _is_undefined(value: Any) -> bool:
+    return bool(getattr(value, "has", None) and value.has(sympy.nan, sympy.zoo))
+
+
+def _same_equation(gold: Any, pred: Any) -> bool:
+    """Say whether one equation is the other times a constant that is not zero, fractions cleared."""
+    if gold.free_symbols != pred.free_symbols:
+        return False
+    left, right = (sympy.fraction(sympy.together(equation.lhs - equation.rhs))[0] for equation in (gold, pred))
+    if left.is_zero or right.is_zero:
+        return False
+    ratio = sympy.simplify(left / right)
+    return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
+
+
+def _differ_in_size(gold: Any, pred: Any) -> bool:
+    """Say whether two numbers that count as equal are so only because both are near zero."""
+    try:
+        left, right = complex(gold), complex(pred)
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        return False
+    if abs(left - right) <= RELATIVE_TOLERANCE * max(abs(left), abs(right)):
+        return False
+    return not sympy.simplify(gold - pred).is_zero

@@ -1,0 +1,223 @@
+"""Before a stage trains on rewards: do they reward what they should, on its own problems?
+
+The reference answer must score right, answers near it wrong, and so must the strings that policies find where a
+verifier is weak. Problems that also stand in an evaluation set are named. The module knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from hone.config import RlStage
+from hone.record.files import write_json
+from hone.rewards.compose import score
+from hone.rewards.verifiers import VERIFIERS, completion_with
+from hone.stages.problems import benchmark_name, find_problems
+from hone.tasks.overlap import duplicates, find_overlap
+from hone.types import HoneError, Problem, RewardRule, Score, Verdict
+
+SHOWN = 5  # rows that a message names; the report holds all
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem on which a check did not hold."""
+
+    problem: str
+    check: str  # reference, gold, near, overlap, or the name of an attack
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preflight:
+    """What the preflight of a stage found."""
+
+    stage: str
+    num_problems: int
+    num_tried: int
+    gold_right_share: float | None  # of the problems tried; None where they have tests but no reference answers
+    wrong_accepted_share: float  # of the problems tried
+    unscorable_share: float  # of the verdicts
+    seconds_p50: float  # of one verdict, in wall time, all cores at work
+    seconds_p99: float
+    seconds_max: float
+    num_duplicates: int  # problems whose question stood before
+    num_overlaps: int  # problems that also stand in an evaluation set
+    findings: tuple[Finding, ...]
+    failures: tuple[str, ...]  # thresholds that are broken, a line each
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    problem: Problem
+    check: str
+    text: str
+
+
+def preflight(
+    stage: RlStage, *, count: int | None = None, on_verdict: Callable[[int, int], None] = lambda done, total: None
+) -> Preflight:
+    """Try the rewards of a stage on `count` of its problems, by default all; compare all with evaluation sets.
+
+    Attacks are tried on at most the stage's `preflight.count` problems.
+    """
+    problems = find_problems(stage.problems)
+    tried = random.Random(0).sample(problems, min(count or len(problems), len(problems)))
+    findings = list(_unreadable(tried))
+    unreadable = {finding.problem for finding in findings}
+    tries = [one for problem in tried if problem.id not in unreadable for one in _gold_and_near(problem)]
+    attacked = tried[: stage.preflight.count]
+    tries += [one for problem in attacked if problem.id not in unreadable for one in _attacks(problem)]
+    scored = _score_each(tries, stage.rewards.rule(), on_verdict)
+    findings += [
+        Finding(one.problem.id, one.check, f"{found.verdict}: {found.why}: {one.text[:200]!r}")
+        for one, (found, _) in zip(tries, scored, strict=True)
+        if (found.verdict is Verdict.RIGHT) != (one.check == "gold")
+        and not (found.verdict is Verdict.UNSCORABLE and one.check != "gold")
+    ]
+    findings += _overlaps(stage, problems)
+
+    seconds = [seconds for _, seconds in scored] or [0.0]
+    with_gold = [problem for problem in tried if problem.answer]
+    failed = {check: {f.problem for f in findings if f.check == check} for check in {f.check for f in findings}}
+    gold_wrong = failed.pop("reference", set()) | failed.pop("gold", set())
+    overlapping = failed.pop("overlap", set())
+    gold_right = 1 - len(gold_wrong) / len(with_gold) if with_gold else None
+    accepted = len(set().union(*failed.values())) / len(tried)
+    limits = stage.preflight
+    failures = []
+    if gold_wrong and (gold_right is None or gold_right < limits.min_gold_right):
+        failures.append(
+            f"the reference answer is not right on {_named(gold_wrong)} "
+            f"(right on {gold_right or 0:.1%}, min_gold_right = {limits.min_gold_right:.1%})"
+        )
+    if accepted > limits.max_wrong_accepted:
+        failures.append(
+            f"a wrong answer is taken for right on {_named(set().union(*failed.values()))} "
+            f"({accepted:.1%}, max_wrong_accepted = {limits.max_wrong_accepted:.1%})"
+        )
+    if len(overlapping) > limits.max_overlap:
+        failures.append(
+            f"also in an evaluation set: {_named(overlapping)} "
+            f"({len(overlapping)} problems, max_overlap = {limits.max_overlap})"
+        )
+    return Preflight(
+        stage=stage.name,
+        num_problems=len(problems),
+        num_tried=len(tried),
+        gold_right_share=gold_right,
+        wrong_accepted_share=accepted,
+        unscorable_share=float(np.mean([found.verdict is Verdict.UNSCORABLE for found, _ in scored] or [0.0])),
+        seconds_p50=float(np.percentile(seconds, 50)),
+        seconds_p99=float(np.percentile(seconds, 99)),
+        seconds_max=max(seconds),
+        num_duplicates=sum(len(same) - 1 for same in duplicates(_questions(problems))),
+        num_overlaps=len(overlapping),
+        findings=tuple(findings),
+        failures=tuple(failures),
+    )
+
+
+def require_preflight(stage: RlStage, file: Path, console: Console) -> None:
+    """Try a stage's rewards on a sample of its problems, keep the report, and refuse to start below its thresholds."""
+    report = preflight(stage, count=stage.preflight.count)
+    write_json(file, asdict(report))
+    console.print(f"{stage.name}  preflight: {describe(report)}", highlight=False)
+    if report.failures:
+        raise HoneError(f"stage {stage.name}: {'; '.join(report.failures)}. Every row is in {file}")
+
+
+def describe(report: Preflight) -> str:
+    """Say in one line what a preflight found."""
+    gold = "no reference answers" if report.gold_right_share is None else f"gold right {report.gold_right_share:.1%}"
+    return (
+        f"{report.num_tried} of {report.num_problems} problems, {gold}, wrong accepted "
+        f"{report.wrong_accepted_share:.1%}, unscorable {report.unscorable_share:.1%}, verdict "
+        f"{1000 * report.seconds_p50:.2g} ms (p99 {1000 * report.seconds_p99:.2g}, "
+        f"longest {1000 * report.seconds_max:.2g}), {report.num_duplicates} duplicates, {report.num_overlaps} overlaps"
+    )
+
+
+def _unreadable(problems: Sequence[Problem]) -> Iterator[Finding]:
+    for problem in problems:
+        try:
+            VERIFIERS[problem.verifier].check_reference(problem)
+        except HoneError as error:
+            yield Finding(problem.id, "reference", str(error))
+
+
+def _gold_and_near(problem: Problem) -> Iterator[_Try]:
+    if problem.answer:
+        yield _Try(problem, "gold", completion_with(problem, problem.answer))
+    for answer in VERIFIERS[problem.verifier].wrong_answers(problem):
+        yield _Try(problem, "near", completion_with(problem, answer))
+
+
+def _attacks(problem: Problem) -> Iterator[_Try]:
+    """Yield what policies have been seen to try: nothing, everything, the question, the tags alone, an exit."""
+    question = problem.question
+    texts = {
+        "no answer": "",
+        "tags alone": "<think></think><answer></answer>",
+        "empty box": r"\boxed{}",
+        "many boxes": " ".join(rf"\boxed{{{n}}}" for n in (*range(21), 12345.678)),
+        "question echoed": question,
+        "exit(0)": "import sys; sys.exit(0)",
+    }
+    answers = {
+        "empty answer": "",
+        "every number": ", ".join(map(str, range(21))),
+        "question as answer": question,
+        "all of the above": "all of the above",
+        "exit(0) as answer": "import os; os._exit(0)",
+        "empty box as answer": r"\boxed{}",
+    }
+    for name, text in texts.items():
+        yield _Try(problem, name, text)
+    for name, answer in answers.items():
+        yield _Try(problem, name, completion_with(problem, answer))
+
+
+def _score_each(
+    tries: Sequence[_Try], rule: RewardRule, on_verdict: Callable[[int, int], None]
+) -> list[tuple[Score, float]]:
+    """Score each try by itself, so that each has its own time in seconds; as many at once as there are cores."""
+
+    def timed(one: _Try) -> tuple[Score, float]:
+        started = time.perf_counter()
+        return score(one.problem, one.text, rule), time.perf_counter() - started
+
+    scored = []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for found in threads.map(timed, tries):
+            scored.append(found)
+            on_verdict(len(scored), len(tries))
+    return scored
+
+
+def _overlaps(stage: RlStage, problems: Sequence[Problem]) -> list[Finding]:
+    """Compare the training problems with the stage's held-out ones and the evaluation sets that it names."""
+    return [
+        Finding(found.train_id, "overlap", f"{found.kind} with {benchmark_name(held_out)} {found.eval_id}")
+        for held_out in (stage.evaluation.problems, *stage.preflight.against)
+        for found in find_overlap(_questions(problems), _questions(find_problems(held_out)))
+    ]
+
+
+def _questions(problems: Sequence[Problem]) -> list[tuple[str, str]]:
+    return [(problem.id, problem.question) for problem in problems]
+
+
+def _named(problems: set[str]) -> str:
+    shown = sorted(problems)[:SHOWN]
+    more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return ", ".join(shown) + more

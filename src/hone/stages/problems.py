@@ -1,0 +1,28 @@
+"""The problems that a stage's settings describe, generated or read from a file. No torch here, for `hone preflight`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hone.config import Dataset, Problems
+from hone.tasks import problems as generate
+from hone.tasks.datasets import load_problems
+from hone.types import Problem
+
+
+def find_problems(problems: Problems | Dataset) -> list[Problem]:
+    """Make or read the problems that a recipe describes; refuse malformed rows by file and line."""
+    if isinstance(problems, Dataset):
+        return list(load_problems(**problems.model_dump()).problems)
+    return generate(
+        problems.task, split=problems.split, count=problems.count, seed=problems.seed,
+        num_numbers=problems.num_numbers, chinese_share=problems.chinese_share,
+    )  # fmt: skip
+
+
+def benchmark_name(problems: Problems | Dataset) -> str:
+    """Return the name under which figures on these problems are reported, e.g. `countdown-3/test`."""
+    if isinstance(problems, Dataset):
+        return f"{Path(problems.path).stem}/{problems.split}"
+    numbers = f"-{problems.num_numbers}" if problems.task in ("countdown", "chain") else ""
+    return f"{problems.task}{numbers}/{problems.split}"

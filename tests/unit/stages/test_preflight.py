@@ -1,0 +1,104 @@
+"""The preflight: sound problems pass, and each kind of fault is found and named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hone.config import RlStage, parse_recipe
+from hone.rewards.verifiers import VERIFIERS
+from hone.stages.preflight import preflight, require_preflight
+from hone.types import HoneError, Problem
+
+ROWS = [{"question": f"What is {n} plus {n * n}?", "answer": str(n + n * n)} for n in range(3, 23)]
+
+
+def stage(problems: dict[str, object], **settings: object) -> RlStage:
+    table = {
+        "name": "zero", "kind": "rl", "start_from": "base-tiny", "steps": 4, "problems_per_step": 2, "group_size": 2,
+        "optimizer": {"learning_rate": 1e-3}, "problems": problems, **settings,
+    }  # fmt: skip
+    made = parse_recipe({"name": "test", "stage": [table]}, "test").stage[0]
+    assert isinstance(made, RlStage)
+    return made
+
+
+def dataset(folder: Path, rows: list[dict[str, str]], **settings: object) -> dict[str, object]:
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"question": "question", "answer": "answer", "verifier": "math", "extract": "boxed"}
+    return {"path": str(file), "split": "train", **fields, **settings}
+
+
+@pytest.mark.parametrize("task", ["countdown", "chain", "gcd", "linear"])
+def test_the_generated_tasks_pass(task: str) -> None:
+    found = preflight(stage({"task": task, "count": 200}))
+    assert (found.num_problems, found.num_tried) == (200, 200)
+    assert (found.gold_right_share, found.wrong_accepted_share, found.unscorable_share) == (1.0, 0.0, 0.0)
+    assert (found.num_duplicates, found.num_overlaps) == (0, 0)
+    assert found.failures == ()
+
+
+def test_sound_rows_pass(tmp_path: Path) -> None:
+    found = preflight(stage(dataset(tmp_path, ROWS)))
+    assert found.gold_right_share == 1.0
+    assert found.wrong_accepted_share == 0.0
+    assert found.findings == ()
+    assert 0 < found.seconds_p50 <= found.seconds_p99 <= found.seconds_max
+
+
+def test_a_reference_that_cannot_be_read_is_found_and_named(tmp_path: Path) -> None:
+    rows = [{**row, "answer": "((("} if number % 2 else row for number, row in enumerate(ROWS)]
+    found = preflight(stage(dataset(tmp_path, rows)))
+    assert found.gold_right_share is not None
+    assert found.gold_right_share < 1
+    bad = [finding for finding in found.findings if finding.check == "reference"]
+    assert bad
+    assert all("(((" in finding.detail for finding in bad)
+    assert len(found.failures) == 1
+    assert bad[0].problem in found.failures[0] or "more" in found.failures[0]
+
+
+def test_a_verifier_that_takes_anything_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Credulous(type(VERIFIERS["number"])):  # type: ignore[misc]
+        def judge_all(self, cases: list[tuple[Problem, str]]) -> object:
+            return super().judge_all([(problem, problem.answer) for problem, _ in cases])
+
+    monkeypatch.setitem(VERIFIERS, "number", Credulous())
+    found = preflight(stage({"task": "gcd", "count": 20}))
+    assert found.gold_right_share == 1.0
+    assert found.wrong_accepted_share == 1.0
+    assert {"near", "question as answer", "all of the above", "exit(0) as answer"} <= {f.check for f in found.findings}
+    assert "a wrong answer is taken for right" in found.failures[0]
+
+
+def test_problems_that_stand_in_an_evaluation_set_are_named(tmp_path: Path) -> None:
+    problems = dataset(tmp_path, ROWS)
+    other = tmp_path / "eval.jsonl"
+    leaked = [{"question": row["question"].upper().replace("?", " ?"), "answer": row["answer"]} for row in ROWS[:10]]
+    other.write_text("".join(json.dumps(row) + "\n" for row in leaked))
+    against = {"path": str(other), "question": "question", "answer": "answer", "verifier": "math"}
+    clean = preflight(stage(problems))
+    found = preflight(stage(problems, preflight={"against": [against]}))
+    assert clean.num_overlaps == 0
+    assert 0 < found.num_overlaps <= 10
+    assert "also in an evaluation set: rows/" in found.failures[0]
+    assert preflight(stage(problems, preflight={"against": [against], "max_overlap": 10})).failures == ()
+
+
+def test_questions_that_come_twice_are_counted(tmp_path: Path) -> None:
+    found = preflight(stage(dataset(tmp_path, ROWS + ROWS)))
+    assert found.num_duplicates == found.num_problems / 2
+
+
+def test_a_stage_refuses_to_start_and_keeps_the_report(tmp_path: Path) -> None:
+    rows = [{**row, "answer": "((("} for row in ROWS]
+    report = tmp_path / "preflight.json"
+    with pytest.raises(HoneError, match=r"stage zero: the reference answer is not right on rows/\d+"):
+        require_preflight(stage(dataset(tmp_path, rows)), report, Console(quiet=True))
+    kept = json.loads(report.read_text())
+    assert kept["gold_right_share"] == 0.0
+    assert all(finding["check"] == "reference" for finding in kept["findings"])
