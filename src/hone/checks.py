@@ -14,7 +14,7 @@ from typing import Any
 from hone.rewards.extract import extract
 from hone.rewards.maths import equivalent
 from hone.sandbox import Limits, Sandbox
-from hone.tasks.datasets import read_rows
+from hone.tasks.rows import read_rows
 from hone.types import AssertTest, CallTest, CodeTest, HoneError, RunError, StdinTest, Verdict, Verified
 
 Row = Mapping[str, Any]
@@ -22,6 +22,8 @@ Row = Mapping[str, Any]
 
 def verify_rows(rows: Sequence[Row], how: str) -> Iterator[dict[str, Any]]:
     """Judge rows `{id, gold, pred}`, in order: `{id, verdict, why, seconds}`; as many at once as there are cores."""
+
+    extract("", how)  # refuses an unknown way before anything is written
 
     def judge(row: Row) -> dict[str, Any]:
         started = time.perf_counter()
@@ -31,8 +33,11 @@ def verify_rows(rows: Sequence[Row], how: str) -> Iterator[dict[str, Any]]:
         seconds = time.perf_counter() - started
         return {"id": row["id"], "verdict": verified.verdict.value, "why": verified.why, "seconds": round(seconds, 6)}
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        yield from threads.map(judge, rows)
+    def judged() -> Iterator[dict[str, Any]]:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            yield from threads.map(judge, rows)
+
+    return judged()
 
 
 def run_programs(rows: Sequence[Row], limits: Limits, *, unsafe: bool = False) -> Iterator[dict[str, Any]]:
@@ -49,7 +54,7 @@ def run_programs(rows: Sequence[Row], limits: Limits, *, unsafe: bool = False) -
 def answer_rows(file: Path) -> list[Row]:
     """Read rows `{id, gold, pred}`; refuse any other by its line."""
     return [
-        {"id": _id(row, line), **{key: _text(row, key, file, line) for key in ("gold", "pred")}}
+        {"id": row.get("id", line), **{key: _text(row, key, file, line) for key in ("gold", "pred")}}
         for line, row in read_rows(file)
     ]
 
@@ -80,15 +85,11 @@ def _program_row(row: Row, file: Path, line: int) -> Row:
     if not isinstance(tests, list) or not tests:
         raise HoneError(f"{file}, line {line}: 'tests' is no list of tests")
     return {
-        "id": _id(row, line),
+        "id": row.get("id", line),
         "program": _text(row, "program", file, line),
         "tests": tuple(_test(test, file, line) for test in tests),
         "setup": _text({"setup": "", **row}, "setup", file, line),
     }
-
-
-def _id(row: Row, line: int) -> str:
-    return str(row.get("id", line))
 
 
 def _text(row: Row, key: str, file: Path, line: int) -> str:

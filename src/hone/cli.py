@@ -214,7 +214,12 @@ def preflight(recipe: RecipeName, settings: Settings = None) -> None:
     failures = 0
     for stage in stages:
         with StageProgress(make_console(), f"preflight {stage.name}", 1) as progress:
-            found = try_rewards(stage, on_verdict=progress.update)
+
+            def show(done: int, total: int, progress: StageProgress = progress) -> None:
+                progress.total = total
+                progress.update(done)
+
+            found = try_rewards(stage, on_verdict=show)
         out_console.print(f"{stage.name}: {describe(found)}", highlight=False)
         for finding in found.findings[:PREFLIGHT_ROWS]:
             out_console.print(f"  {finding.problem}  {finding.check}: {finding.detail}", highlight=False, markup=False)

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hone.tasks import datasets
-from hone.tasks.datasets import load_problems, read_rows
+from hone.tasks import rows
+from hone.tasks.datasets import load_problems
+from hone.tasks.overlap import normalise
+from hone.tasks.rows import read_rows
 from hone.types import HoneError
 
 PLAIN = {"question": "question", "answer": "answer"}
@@ -115,6 +117,30 @@ def test_a_field_name_cannot_write_lines_of_its_own(tmp_path: Path) -> None:
     assert len(said) < 500
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\\boxed{" * 150_000,
+        "{" * 1_000_000,
+        "\\boxed" + " " * 1_000_000,
+        "#" * 1_000_000,
+        "a-" * 500_000,
+        "\\" * 1_000_000,
+        "a" + "\u0301\u0316" * 300_000,
+        "\ufdfa" * 100_000,
+    ],
+    ids=["boxes", "braces", "spaces", "hashes", "hyphens", "backslashes", "marks", "long forms"],
+)
+def test_long_texts_take_linear_time(tmp_path: Path, text: str) -> None:
+    """Quadratic time would be minutes here: the test then hangs."""
+    rows = [{"problem": text, "solution": text}, {"problem": text, "answer": text}]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    loaded = load_problems(str(file), format="math", max_bad_rows=1, split="all")
+    assert [problem.id for problem in loaded.problems][-1] == "train/2"
+    assert normalise(text) == normalise(text + " ")
+
+
 @pytest.mark.parametrize("bom", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
 def test_utf16_is_refused(tmp_path: Path, bom: bytes) -> None:
     assert "not UTF-8: byte" in refused(tmp_path, bom + GOOD.decode().encode("utf-16-le"))
@@ -126,7 +152,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_row_that_is_too_long_is_skipped_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "MAX_ROW_BYTES", 100)
+    monkeypatch.setattr(rows, "MAX_ROW_BYTES", 100)
     long = row(question="?" * 350)
     exact = row(question="?" * (100 - len(row(question=""))))
     assert len(exact) == 100

@@ -118,7 +118,7 @@ ANSWERS = {
     "a zero-width space": "\u200bRIGHT",
     "a right-to-left mark": "\u200fRIGHT",
     "a combining mark": "RIGHT\u0301",
-    "a backslash": "\\boxed{RIGHT}",
+    "an unclosed box": "\\boxed{RIGHT",
 }
 DIGITS = {
     "Arabic-Indic": "٠١٢٣٤٥٦٧٨٩",

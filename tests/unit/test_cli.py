@@ -16,7 +16,10 @@ import pytest
 from hone.config import load_recipe
 from hone.pipeline.run import make_plan
 
-COMMANDS = ("run", "plan", "status", "report", "eval", "chat", "doctor")
+COMMANDS = (
+    "run", "plan", "status", "report", "eval", "preflight", "verify", "sandbox run", "sandbox selftest",
+    "chat", "doctor",
+)  # fmt: skip
 SMALL = """
 name = "small"
 threads = 1
@@ -56,7 +59,7 @@ def small(folder: Path, steps: int = 1, rate: float = 1e-3) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
-    found = hone(command, "--help")
+    found = hone(*command.split(), "--help")
     assert found.returncode == 0
     assert f"Example: hone {command}" in found.stdout
 
@@ -85,9 +88,21 @@ def test_help_plan_and_status_import_no_torch(arguments: list[str], tmp_path: Pa
         (["eval", "base-tiny", "--split", "train"], "error: hone eval: stage 'evaluate'.problems.split"),
         (["chat", "no-such-model", "--prompt", "x"], "error: no model"),
         (["run"], "Missing argument"),
+        (["preflight", "base-tiny"], "no stage of kind rl"),
+        (["verify", "--in", "no-such.jsonl", "--out", "out"], "error: there is no file no-such.jsonl"),
+        (["verify", "--in", "bad.jsonl", "--out", "out"], "bad.jsonl, line 2: no field 'pred'; the row has 'gold'"),
+        (
+            ["verify", "--in", "good.jsonl", "--out", "out", "--extract", "boxes"],
+            "no way of extraction is called 'boxes'",
+        ),
+        (["sandbox", "run", "--in", "bad.jsonl", "--out", "out"], "bad.jsonl, line 1: 'tests' is no list of tests"),
+        (["sandbox", "run", "--in", "tests.jsonl", "--out", "out"], "tests.jsonl, line 1: a test is an assert,"),
     ],
 )
 def test_a_usage_error_is_one_clear_line_and_exit_2(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "good.jsonl").write_text('{"gold": "1", "pred": "1"}\n')
+    (tmp_path / "bad.jsonl").write_text('{"gold": "1", "pred": "1"}\n{"gold": "1"}\n')
+    (tmp_path / "tests.jsonl").write_text('{"program": "", "tests": [{"stdin": "1"}]}\n')
     found = hone(*arguments, cwd=tmp_path)
     assert found.returncode == 2
     assert complaint in found.stderr
@@ -144,3 +159,85 @@ def test_doctor_finds_a_sound_installation() -> None:
     found = hone("doctor")
     assert found.returncode == 0, found.stdout
     assert "the embedded model base-tiny" in found.stdout
+
+
+def test_verify_writes_a_verdict_for_each_row(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "gold": "1/2", "pred": r"So it is \\boxed{0.5}."},
+        {"id": "b", "gold": "1/2", "pred": "0.51"},
+        {"id": "c", "gold": "", "pred": "5"},
+        {"gold": "7", "pred": "\ud800 7"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = hone("verify", "--in", "rows.jsonl", "--out", "out/verdicts.jsonl", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    verdicts = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["verdict"]) for row in verdicts[:3]] == [
+        ("a", "right"),
+        ("b", "wrong"),
+        ("c", "unscorable"),
+    ]
+    assert set(verdicts[0]) == {"id", "verdict", "why", "seconds"}
+    assert all(0 <= row["seconds"] < 60 for row in verdicts)
+    assert "4 rows: " in found.stdout
+
+
+@pytest.mark.usefixtures("isolation")
+def test_sandbox_run_writes_a_verdict_for_each_program(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "program": "print(2 * int(input()))", "tests": [{"stdin": "21\n", "stdout": "42\n"}]},
+        {"id": "b", "program": "def f(n): return n", "tests": ["assert f(1) == 1", "assert f(1) == 2"]},
+        {"id": "c", "program": "def f(n): return n", "tests": [{"function": "f", "args": [[1]], "expected": [1]}]},
+        {"id": "d", "program": "while True: pass", "tests": [{"stdin": "", "stdout": ""}]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = hone("sandbox", "run", "--in", "rows.jsonl", "--out", "out.jsonl", "--seconds", "1", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    verdicts = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["verdict"], row["passed"]) for row in verdicts] == [
+        ("a", "passed", 1.0), ("b", "failed", 0.5), ("c", "passed", 1.0), ("d", "timeout", 0.0),
+    ]  # fmt: skip
+    assert {"why", "seconds", "peak_mb"} <= set(verdicts[0])
+
+
+def test_preflight_answers_by_its_exit_code(tmp_path: Path) -> None:
+    sound = hone("preflight", small(tmp_path), cwd=tmp_path)
+    assert sound.returncode == 0, sound.stderr
+    assert "gold right 100.0%, wrong accepted 0.0%" in sound.stdout
+    (tmp_path / "rows.csv").write_text("q,a\n" + "".join(f"what is {n},(((\n" for n in range(30)))
+    problems = '{ path = "rows.csv", question = "q", answer = "a", split = "train" }'
+    file = tmp_path / "unsound.toml"
+    file.write_text(SMALL.replace("{ count = 8 }", problems, 1).replace("STEPS", "1").replace("RATE", "1e-3"))
+    unsound = hone("preflight", str(file), cwd=tmp_path)
+    assert unsound.returncode == 1
+    assert "the reference answer is not right on rows/" in unsound.stdout
+    refused = hone("run", str(file), "--set", "zero.evaluation.problems.task=countdown", "--out", "out", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "error: stage zero: the reference answer is not right on rows/" in refused.stderr
+    assert (tmp_path / "out" / "zero" / "preflight.json").is_file()
+
+
+def test_a_recipe_on_a_csv_with_a_reward_of_the_users_own(tmp_path: Path) -> None:
+    """The rows are questions that the embedded base can read; the module lies where the command is run."""
+    rows = "".join(f"use {a} {b} make {a + b},{a} + {b}\n" for a in range(1, 9) for b in range(a, 9))
+    (tmp_path / "rows.csv").write_text("question,answer\n" + rows)
+    (tmp_path / "mine.py").write_text(
+        "def brevity(question, response, answer):\n    return 1 / (1 + len(response.split()))\n"
+    )
+    problems = '{ path = "rows.csv", question = "question", answer = "answer", verifier = "expression", '
+    problems += 'extract = "tags", prompt = "{question}", split = "train" }'
+    recipe = SMALL.replace("{ count = 8 }", problems, 1).replace("STEPS", "1").replace("RATE", "1e-3")
+    recipe = recipe.replace("steps = 1", 'steps = 1\nrewards = { custom = [{ function = "mine:brevity" }] }')
+    recipe = recipe.replace("{ every = 1000, samples = 1, problems = { count = 4 } }", "{ every = 1000, samples = 1 }")
+    (tmp_path / "mine.toml").write_text(recipe)
+    found = hone("run", "mine.toml", "--out", "out", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    metrics = json.loads((tmp_path / "out" / "zero" / "metrics.jsonl").read_text())
+    assert 0 < metrics["reward/brevity"] < 0.5
+    assert metrics["verdict/unscorable_share"] == 0
+    (tmp_path / "rows.csv").write_text("question,answer\n" + rows[: rows.rindex("\n", 0, -1) + 1])
+    changed = hone("plan", "mine.toml", "--out", "out", cwd=tmp_path)
+    assert "made with other settings" in changed.stdout
+    misnamed = hone("preflight", "mine.toml", "--set", 'zero.rewards.custom=[{function="mine:brvty"}]', cwd=tmp_path)
+    assert misnamed.returncode == 2
+    assert "error: reward mine:brvty: AttributeError: module 'mine' has no attribute 'brvty'" in misnamed.stderr

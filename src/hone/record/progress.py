@@ -24,9 +24,8 @@ class StageProgress:
         )  # fmt: skip
         self._task = self._bar.add_task(stage, total=total, figures="")
 
-    def update(self, done: int, total: int | None = None, **figures: float) -> None:
-        """Show that `done` of the total are done, with a few figures by name. `total` corrects what was expected."""
-        self.total = total or self.total
+    def update(self, done: int, **figures: float) -> None:
+        """Show that `done` of the total are done, with a few figures by name. The total may have been corrected."""
         text = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
         if self.console.is_terminal:
             self._bar.update(self._task, completed=done, total=self.total, figures=text)

@@ -6,7 +6,7 @@ Exact: numbers are fractions, and nothing is evaluated. What two formulas mean i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -109,6 +109,18 @@ def latex(value: Value) -> str:
 def squeezed(text: str) -> str:
     """Return LaTeX without the spaces that mean nothing; those between digits stay."""
     return _MEANINGLESS_SPACE.sub("", text)
+
+
+def formulas(value: Value) -> Iterator[Formula]:
+    """Yield the formulas that a value is made of."""
+    match value:
+        case Formula():
+            yield value
+        case Named():
+            yield from formulas(value.value)
+        case Group():
+            for item in value.items:
+                yield from formulas(item)
 
 
 def key(value: Value) -> str:

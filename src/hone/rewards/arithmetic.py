@@ -1,4 +1,4 @@
-"""The verifiers of the generated tasks, whose answers are arithmetic on whole numbers, read by a small exact grammar."""
+"""The verifiers of the generated tasks, whose answers are arithmetic on whole numbers, read by an exact grammar."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 
 from hone.rewards.extract import extract
-from hone.sandbox import Outcome, Sandbox
+from hone.sandbox import Outcome, Result, Sandbox
 from hone.types import HoneError, Problem, Verdict, Verified
 
 _lock = threading.Lock()
@@ -26,11 +26,8 @@ class Code:
         for problem, _ in cases:
             self.check_reference(problem)
         sandbox = _open()
-        results = sandbox.check_all((program, problem.tests, problem.setup) for problem, program in cases)
-        return [
-            Verified(_VERDICTS.get(result.outcome, Verdict.WRONG), f"{result.outcome}: {result.why}", result.share)
-            for result in results
-        ]
+        results = sandbox.check_all((program, problem.tests, problem.setup) for problem, program in cases if program)
+        return [_verified(next(results)) if program else Verified(Verdict.WRONG, "no program") for _, program in cases]
 
     def loosely(self, text: str) -> str | None:
         return extract(text, "code")
@@ -40,6 +37,11 @@ class Code:
 
     def wrong_answers(self, problem: Problem) -> list[str]:
         return ["", "pass", "print(42)"]
+
+
+def _verified(result: Result) -> Verified:
+    verdict = _VERDICTS.get(result.outcome, Verdict.WRONG)
+    return Verified(verdict, f"{result.outcome}: {result.why}", result.share)
 
 
 # A program that fails, loops, crashes or exceeds a limit is wrong; what the sandbox would not run was not judged.

@@ -8,8 +8,9 @@ comparison runs out of time or memory or crashes is unscorable, and so is one wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-from hone.rewards.answers import Formula, Value, key, same, squeezed
+from hone.rewards.answers import Formula, Number, Value, Word, key, same, squeezed
 from hone.rewards.extract import extract
 from hone.rewards.notation import OutsideLimits, read
 from hone.rewards.workers import Outcome, Workers, shared_workers
@@ -41,12 +42,20 @@ def equivalent_all(pairs: Sequence[tuple[str, str]]) -> list[Verified]:
 
 
 def check_reference(gold: str) -> None:
-    """Raise `HoneError` where a reference answer can make no answer right: empty, outside the limits, unreadable."""
+    """Raise `HoneError` where a reference answer is empty, outside the limits, or LaTeX that cannot be parsed."""
     reference = _reference(gold)
     verdict = _decide(reference, reference)
-    if verdict is None or verdict.verdict is Verdict.UNSCORABLE:
-        why = verdict.why if verdict else "gold cannot be compared"
-        raise HoneError(f"reference answer {gold[:80]!r}: {why}")
+    fault = verdict.why if verdict and verdict.verdict is Verdict.UNSCORABLE else _parse_fault(reference)
+    if fault:
+        raise HoneError(f"reference answer {gold[:80]!r}: {fault}")
+
+
+@lru_cache(maxsize=1 << 16)
+def _parse_fault(gold: str) -> str:
+    if isinstance(read(gold), Number | Word):
+        return ""
+    outcome = _workers().map("hone.rewards.symbolic:check", [[gold]])[0]
+    return _verdict(outcome).why if outcome.kind == "raised" else ""
 
 
 def canonical(answer: str) -> str:

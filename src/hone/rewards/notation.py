@@ -55,6 +55,7 @@ _SPELLINGS = [
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\l?brace(?![A-Za-z])", r"\\{"),
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
+        (r"\\frac\s*(?=[\\\w])(\\[A-Za-z]+|\w)\s*(?:(\\[A-Za-z]+|\w)|\{([^{}]*)\})", r"\\frac{\1}{\2\3}"),
         (r"\\leq(?:slant)?(?![A-Za-z])|<=", r"\\le "),
         (r"\\geq(?:slant)?(?![A-Za-z])|>=", r"\\ge "),
         (r"\\neq(?![A-Za-z])|!=", r"\\ne "),
@@ -68,7 +69,10 @@ _SPELLINGS = [
         (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
         (r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "),
         (r"([_^])\{([A-Za-z0-9])\}", r"\1\2"),
+        (r"\\degree(?![A-Za-z])", r"^\\circ "),
+        (r"(^|[(\[,])\s*\+\s*\\infty", r"\1\\infty"),
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
+        (r"^\s*(?:=|\\approx)", ""),
         (r"\s+", " "),
     ]
 ]
@@ -152,6 +156,7 @@ _NUMBER = re.compile(
     rf"|(?:(?P<units>\d+)\s+)?\(?\s*(?P<n>{_SIGNED})\s*\)?\s*/\s*\(?\s*(?P<d>{_SIGNED})\s*\)?"
     rf")"
 )
+_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\(?:overline|dot)\s*\{(\d+)\}")
 _SIMPLE = re.compile(r"[-+]?\d{1,15}")
 
 
@@ -159,6 +164,11 @@ def _number(text: str) -> Number | None:
     """Return the number that a text without unit is."""
     if _SIMPLE.fullmatch(text):
         return Number(Fraction(int(text)))
+    if repeating := _REPEATING.fullmatch(text):
+        sign, whole, start, period = repeating.groups()
+        places = Fraction(1, 10 ** len(start))
+        repeated = (int(whole + start or "0") + Fraction(int(period), 10 ** len(period) - 1)) * places
+        return Number(-repeated if sign == "-" else repeated)
     percent = text.endswith("%")
     match = _NUMBER.fullmatch(text.rstrip("% "))
     if match is None:
@@ -204,14 +214,16 @@ _AND = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|(?<=[\d\s)}])[且或�
 _RELATION = re.compile(r"<|>|\\(?:le|ge|ne)(?![A-Za-z])")
 _EQUALS = re.compile(r"=|\\(?:approx|equiv|in|sim)(?![A-Za-z])")
 _NAME = re.compile(
-    r"\(?\s*(?:[|]\s*)?(?:\\(?!frac|sqrt|begin|sum|int|lim|sin|cos|tan|log|ln)[A-Za-z]+|[A-Za-z][A-Za-z ]*)"
-    r"(?:[A-Za-z_0-9'{}:|,\s\\]|\\(?!frac|sqrt)[A-Za-z]+)*(?:\([A-Za-z0-9_,\s{}'\\]*\))?\s*\)?(?:\s*:\s*[A-Z])?"
+    r"\(?\s*+(?:[|]\s*+)?(?:\\(?!frac|sqrt|begin|sum|int|lim|sin|cos|tan|log|ln)[A-Za-z]++|[A-Za-z])"
+    r"(?:[A-Za-z_0-9'{}:|,\s]|\\(?!frac|sqrt)[A-Za-z]++|\\[{}|])*+(?:\([A-Za-z0-9_,\s{}'\\]*+\))?\s*+\)?(?:\s*+:\s*+[A-Z])?"
 )
 _ARITHMETIC = re.compile(r"[\d\s+\-*/^().{}]|\\(?:frac|times|cdot|sqrt)")
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _RATIO = re.compile(r"\d+(?:\s*:\s*\d+)+")
-_BASE = re.compile(r"\(?([0-9A-F]+)\)?_\{?(\d{1,2})\}?")
-_PROSE = re.compile(r"[A-Za-z]{4,}|[\u4e00-\u9fff]|^(?:[A-DF-Za-df-hj-z]|[A-Z]{2,})$")
+_BASE = re.compile(r"\(?(-?[0-9A-F.]+)\)?_\{?\(?(\d{1,2})\)?\}?")
+_PROSE = re.compile(r"[A-Za-z]{4,}|[ap]\.m|[\u4e00-\u9fff]|^(?:[A-DF-Za-df-hj-z]|[A-Z]{2,})$")
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _PM = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 
 
@@ -271,11 +283,11 @@ def _scalar(text: str) -> Value:
         return replace(number, unit=unit)
     if (number := _number(body)) is not None:
         return number
-    if unit and not _PROSE.search(_COMMAND.sub(" ", body)):
+    if unit and not _PROSE.search(_COMMAND.sub(" ", body)) and not (unit == "degree" and _TRIGONOMETRIC.search(body)):
         return Formula(body, unit)
     if _PROSE.search(_COMMAND.sub(" ", text)) and "=" not in text:
         return Word(" ".join(re.sub(r"[{}\\]", " ", text).split()).strip("() ."))
-    return Formula(text)
+    return Formula(_DEGREES.sub(r"\\frac{\1\\pi}{180}", text))
 
 
 def _without_plus(text: str) -> str:
@@ -342,8 +354,9 @@ def _named(text: str) -> Value | None:
     parts = [part.strip() for part in _EQUALS.split(text)]
     if len(parts) < 2 or _RELATION.search(text) or not all(parts):
         return None
-    if "\\approx" in text and "=" in text.partition("\\approx")[0]:
-        return _read(text.partition("\\approx")[0])
+    before, approx, _ = text.partition("\\approx")
+    if approx and not _NAME.fullmatch(before.strip()):
+        return _read(before)
     first, last = parts[0], parts[-1]
     if _NAME.fullmatch(first):
         return Named(_name(first), _read(last), text)

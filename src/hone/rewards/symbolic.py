@@ -15,7 +15,7 @@ import sympy
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
-from hone.rewards.answers import latex, same, squeezed
+from hone.rewards.answers import formulas, same, squeezed
 from hone.rewards.notation import read
 
 logging.disable(logging.CRITICAL)
@@ -30,7 +30,6 @@ _CONFIG = LatexExtractionConfig(
 )
 _UNFINISHED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])|\\frac\s*\{\s*d\s*\}")
 _SPLIT_NUMBER = re.compile(r"\d\s+\d")  # math-verify would read one number
-_FRACTION_OF_DIGITS = re.compile(r"\\frac\s*\d\s+\d")
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|lt|gt)(?![A-Za-z])")
 
 
@@ -44,8 +43,9 @@ def same_answer(gold: str, pred: str) -> bool:
 
 
 def check(gold: str) -> None:
-    """Raise `UnreadableReference` where an answer cannot be parsed."""
-    _parsed_reference(latex(read(gold)))
+    """Raise `UnreadableReference` where a formula of an answer cannot be parsed."""
+    for formula in formulas(read(gold)):
+        _parsed_reference(formula.latex)
 
 
 def _same_formula(gold: str, pred: str) -> bool:
@@ -55,7 +55,7 @@ def _same_formula(gold: str, pred: str) -> bool:
         return False  # the computation is left to the grader
     if "=" in pred and not _RELATION.search(gold):
         return False  # an equation where a value is asked for
-    if _SPLIT_NUMBER.search(_FRACTION_OF_DIGITS.sub("", pred)):
+    if _SPLIT_NUMBER.search(pred):
         return False
     expected = _parsed_reference(gold)
     found = _parsed(pred)
@@ -99,10 +99,13 @@ def _same_equation(gold: Any, pred: Any) -> bool:
 
 def _differ_in_size(gold: Any, pred: Any) -> bool:
     """Say whether two numbers that count as equal are so only because both are near zero."""
-    try:
-        left, right = complex(gold), complex(pred)
-    except (TypeError, ValueError, AttributeError, OverflowError):
+    if not (_is_scalar(gold) and _is_scalar(pred)):
         return False
+    left, right = gold.evalf(PRECISION), pred.evalf(PRECISION)  # unlike floats, these do not underflow
     if abs(left - right) <= RELATIVE_TOLERANCE * max(abs(left), abs(right)):
         return False
     return not sympy.simplify(gold - pred).is_zero
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, sympy.Expr) and value.is_number and not value.is_Matrix

@@ -94,6 +94,8 @@ def units_differ(gold: str, pred: str) -> bool:
     """
     if len(gold) == 1 and not pred:
         return True
+    if gold and pred and gold[-1] != pred[-1] and gold[-1] in "23" and pred[-1] in "23":
+        return True
     gold, pred = ONE_LETTER.get(gold, gold), ONE_LETTER.get(pred, pred)
     return gold != pred and _is_known(gold) and _is_known(pred)
 

@@ -24,7 +24,7 @@ class Verifier(Protocol):
         """Raise `HoneError` where the reference answer, or a test, cannot be read."""
 
     def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
-        """Judge extracted answers, in order."""
+        """Judge extracted answers, in order; one that is empty was not given."""
         ...
 
     def loosely(self, text: str) -> str | None:
@@ -107,21 +107,19 @@ def verify_all(cases: Sequence[tuple[Problem, str]], *, lenient: bool = False) -
 
     `lenient` ignores where the answer should stand and takes what looks like one.
     """
-    found: list[Verified | None] = [None] * len(cases)
-    by_kind: dict[str, list[tuple[int, str]]] = {}
-    for number, (problem, text) in enumerate(cases):
-        verifier = VERIFIERS[problem.verifier]
-        answer = verifier.loosely(text) if lenient else extract(text, problem.extract)
-        if answer is None:
-            verifier.check_reference(problem)
+    answers = [
+        VERIFIERS[problem.verifier].loosely(text) if lenient else extract(text, problem.extract)
+        for problem, text in cases
+    ]
+    found: dict[int, Verified] = {}
+    for kind in dict.fromkeys(problem.verifier for problem, _ in cases):
+        numbers = [number for number, (problem, _) in enumerate(cases) if problem.verifier == kind]
+        judged = VERIFIERS[kind].judge_all([(cases[number][0], answers[number] or "") for number in numbers])
+        found |= zip(numbers, judged, strict=True)
+    for number, (problem, _) in enumerate(cases):
+        if answers[number] is None and found[number].verdict is Verdict.WRONG:
             found[number] = Verified(Verdict.WRONG, f"no answer: {MISSING[problem.extract]}")
-        else:
-            by_kind.setdefault(problem.verifier, []).append((number, answer))
-    for kind, answers in by_kind.items():
-        judged = VERIFIERS[kind].judge_all([(cases[number][0], answer) for number, answer in answers])
-        for (number, _), verified in zip(answers, judged, strict=True):
-            found[number] = verified
-    return [verified for verified in found if verified is not None]
+    return [found[number] for number in range(len(cases))]
 
 
 def verify(problem: Problem, text: str, *, lenient: bool = False) -> Verified:
@@ -145,7 +143,7 @@ MISSING = {
     "auto": "no number or formula",
 }
 _FORMS = {
-    "tags": "<think> so </think> <answer> {} </answer>",
+    "tags": "<answer> {} </answer>",
     "boxed": r"So it is \boxed{{{}}}.",
     "phrase": "The answer is {}",
     "choice": "The answer is ({}).",
@@ -155,5 +153,5 @@ _FORMS = {
 
 
 def completion_with(problem: Problem, answer: str) -> str:
-    """Return a completion that gives `answer` where the problem's extraction looks for it."""
-    return _FORMS[problem.extract].format(answer)
+    """Return a completion that gives `answer` where the problem's extraction looks for it, after some thinking."""
+    return "<think> so </think> " + _FORMS[problem.extract].format(answer)

@@ -127,7 +127,7 @@ class _Zygote:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C is for us
             )
-        worker_main.send_message(self.control, {**setup, "path": sys.path, "parent": os.getpid()})
+        worker_main.send_message(self.control, {**setup, "path": [*sys.path, os.getcwd()], "parent": os.getpid()})
 
     def fork(self) -> _Worker:
         ours, theirs = socket.socketpair()
@@ -195,28 +195,27 @@ class _Worker:
         return bytes(parts)
 
 
-_shared: tuple[int, Workers] | None = None
+_shared: dict[tuple[str, ...], Workers] = {}  # by what they preload
 _shared_lock = threading.Lock()
 
 
 def shared_workers(preload: Sequence[str] = ()) -> Workers:
-    """Return this process's pool, which is closed at exit. A forked child gets one of its own."""
-    global _shared
+    """Return this process's pool that preloads these modules; closed at exit. A forked child gets one of its own."""
     with _shared_lock:
-        if _shared is None or _shared[0] != os.getpid():
-            _shared = os.getpid(), Workers(preload=preload)
-        return _shared[1]
+        if tuple(preload) not in _shared:
+            _shared[tuple(preload)] = Workers(preload=preload)
+        return _shared[tuple(preload)]
 
 
 def _forget_shared() -> None:
     """Leave the parent's pool alone in a forked child, whose lock may have been held at the fork."""
     global _shared, _shared_lock
-    _shared, _shared_lock = None, threading.Lock()
+    _shared, _shared_lock = {}, threading.Lock()
 
 
 def _close_shared() -> None:
-    if _shared is not None and _shared[0] == os.getpid():
-        _shared[1].close()
+    for pool in _shared.values():
+        pool.close()
 
 
 os.register_at_fork(after_in_child=_forget_shared)

@@ -6,6 +6,5 @@ It does not know where programs come from, nor what a verdict is worth to a rewa
 from hone.sandbox.limits import Limits, Outcome, Result
 from hone.sandbox.sandbox import Sandbox
 from hone.sandbox.selftest import ensure_tested
-from hone.sandbox.setups import LEETCODE_SETUP
 
-__all__ = ["LEETCODE_SETUP", "Limits", "Outcome", "Result", "Sandbox", "ensure_tested"]
+__all__ = ["Limits", "Outcome", "Result", "Sandbox", "ensure_tested"]

@@ -32,9 +32,9 @@ _PIECE = 1 << 18
 class Stopped(Exception):
     """What was running in a box came to an end that its program did not want: which, and why."""
 
-    def __init__(self, verdict: Outcome, why: str) -> None:
+    def __init__(self, outcome: Outcome, why: str) -> None:
         super().__init__(why)
-        self.verdict, self.why = verdict, why
+        self.outcome, self.why = outcome, why
 
 
 class Box:
@@ -54,7 +54,10 @@ class Box:
             ready = self.receive(deadline, 64)
         except Stopped as stopped:
             said = bytes(self._received).decode(errors="replace").strip().replace("\n", "; ")
-            raise HoneError(f"no box could be started here: {said or stopped.why}") from stopped
+            raise HoneError(
+                f"no box could be started here ({said or stopped.why}): allow unprivileged user namespaces, "
+                "or run code on another machine"
+            ) from stopped
         if ready != [b"ready"]:
             raise HoneError(f"no box could be started here: it said {ready!r}")
         self._pid = json.loads(os.read(self.status, 4096).splitlines()[0])["child-pid"]

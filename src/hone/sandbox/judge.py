@@ -6,7 +6,7 @@ Right answers stay in this process or, for test code, in a box of their own; a p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from hone.sandbox.box import Box, Stopped, wait_for
@@ -22,7 +22,7 @@ _MESSAGE_BYTES = 1 << 16  # beyond the data in it
 class Judged(NamedTuple):
     """What one test says."""
 
-    verdict: Outcome
+    outcome: Outcome
     why: str = ""
 
 
@@ -49,7 +49,7 @@ class Run:
                 for one in self._stdin_box(box, tests[len(judged) :]):
                     judged.append(one)
             except Stopped as stopped:
-                judged.append(Judged(stopped.verdict, stopped.why))
+                judged.append(Judged(stopped.outcome, stopped.why))
             finally:
                 self._close(box)
         return judged
@@ -60,11 +60,10 @@ class Run:
         for test in tests:
             late = min(self.end, time.monotonic() + self.limits.seconds + GRACE_SECONDS)
             kind, *parts = box.receive(late, self.limits.output_bytes + _MESSAGE_BYTES)
-            if kind != b"ran" or len(parts) != 5:
-                raise Stopped(Outcome.ERROR, "it writes what is no message")
+            _expect(kind, parts, {b"ran": 5})
             status, stopped, peak_kib, printed, complaint = parts
-            self.peak_bytes = max(self.peak_bytes, int(peak_kib) * 1024)
-            yield self._ended(int(status), stopped, complaint) or self._printed(test, printed)
+            self.peak_bytes = max(self.peak_bytes, _number(peak_kib) * 1024)
+            yield self._ended(_number(status), stopped, complaint) or self._printed(test, printed)
 
     @staticmethod
     def _printed(test: StdinTest, printed: bytes) -> Judged:
@@ -94,7 +93,7 @@ class Run:
             for test in tests:
                 judged.append(self._call(box, test))
         except Stopped as stopped:
-            judged += [Judged(stopped.verdict, stopped.why)] * (len(tests) - len(judged))
+            judged += [Judged(stopped.outcome, stopped.why)] * (len(tests) - len(judged))
         finally:
             self._close(box)
         return judged
@@ -123,7 +122,7 @@ class Run:
             for test in tests:
                 judged.append(self._assert(program, checker, test))
         except Stopped as stopped:
-            judged += [Judged(stopped.verdict, stopped.why)] * (len(tests) - len(judged))
+            judged += [Judged(stopped.outcome, stopped.why)] * (len(tests) - len(judged))
         finally:
             self._close(program)
             self._close(checker)
@@ -136,7 +135,8 @@ class Run:
         room = self.limits.output_bytes * 16 + _MESSAGE_BYTES
         while True:
             kind, *parts = self._from_checker(program, checker, deadline, room)
-            if kind == b"call" and len(parts) == 1:
+            _expect(kind, parts, {b"call": 1, b"passed": 0, b"failed": 2, b"raised": 2})
+            if kind == b"call":
                 program.send(b"call", *parts)
                 checker.send(
                     *self._answer(program, deadline, self.limits.output_bytes + 2 * len(parts[0]) + _MESSAGE_BYTES)
@@ -171,11 +171,10 @@ class Run:
     def _answer(self, box: Box, deadline: float, room: int) -> list[bytes]:
         """Return what the program's side answers; raise `Stopped` where its process ended instead."""
         kind, *parts = message = box.receive(deadline, room)
-        if kind == b"ended" and len(parts) == 5:
-            judged = self._ended(int(parts[0]), parts[1], parts[4])
+        _expect(kind, parts, {b"loaded": 0, b"value": 1, b"raised": 2, b"ended": 5})
+        if kind == b"ended":
+            judged = self._ended(_number(parts[0]), parts[1], parts[4])
             raise Stopped(*(judged or Judged(Outcome.ERROR, "the program ended instead of answering")))
-        if (kind, len(parts)) not in ((b"loaded", 0), (b"value", 1), (b"raised", 2)):
-            raise Stopped(Outcome.ERROR, "it writes what is no message")
         return message
 
     def _deadline(self) -> float:
@@ -188,6 +187,20 @@ class Run:
         box.observe()
         self.peak_bytes = max(self.peak_bytes, box.peak_bytes)
         box.close()
+
+
+def _expect(kind: bytes, parts: Sequence[bytes], shapes: Mapping[bytes, int]) -> None:
+    """Raise `Stopped` unless a message is of a known kind and has as many parts as that has."""
+    if shapes.get(kind) != len(parts):
+        raise Stopped(Outcome.ERROR, "it writes what is no message")
+
+
+def _number(part: bytes) -> int:
+    """Return a number that a box wrote."""
+    try:
+        return int(part)
+    except ValueError as error:
+        raise Stopped(Outcome.ERROR, "it writes what is no message") from error
 
 
 def _raised(parts: Sequence[bytes]) -> Judged:

@@ -34,12 +34,12 @@ class Limits:
 class Result:
     """What came of one program.
 
-    `verdict` and `why` are those of the first test that was not passed. `num_passed` of `num_tests` is what a reward
+    `outcome` and `why` are those of the first test that was not passed. `num_passed` of `num_tests` is what a reward
     for partial success counts. `peak_mb` is the largest memory that was seen, of one process at its end or of all of
     them in a sample. `isolated` is False where the program ran unsafely, by explicit wish.
     """
 
-    verdict: Outcome
+    outcome: Outcome
     why: str
     seconds: float
     peak_mb: float

@@ -128,12 +128,12 @@ class _Job:
 
     def _result(self, judged: dict[int, Judged], seconds: float, peak_mb: float) -> Result:
         num_tests = len(judged)
-        wrong = [judged[place] for place in sorted(judged) if judged[place].verdict != Outcome.PASSED]
+        wrong = [judged[place] for place in sorted(judged) if judged[place].outcome != Outcome.PASSED]
         first = wrong[0] if wrong else Judged(Outcome.PASSED, f"{num_tests} of {num_tests} tests")
         if not judged:
             first = Judged(Outcome.REFUSED, "no tests")
         return Result(
-            verdict=first.verdict, why=first.why, seconds=seconds, peak_mb=peak_mb,
+            outcome=first.outcome, why=_printable(first.why), seconds=seconds, peak_mb=peak_mb,
             num_passed=num_tests - len(wrong), num_tests=num_tests, isolated=self.sandbox.isolated,
         )  # fmt: skip
 
@@ -151,3 +151,8 @@ class _Job:
         with self._lock:
             for box in self._boxes:
                 box.kill()
+
+
+def _printable(text: str) -> str:
+    """Return text that a program may have chosen as one line that a terminal can show."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:200])

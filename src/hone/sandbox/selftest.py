@@ -84,7 +84,7 @@ def selftest() -> list[Probe]:
         with Sandbox(LIMITS, workers=4, tested=True) as sandbox:
             results = sandbox.check_all((attack.program, attack.tests, "") for attack in attacks)
             return [
-                Probe(attack.name, attack.held(result), f"{result.verdict}: {result.why}")
+                Probe(attack.name, attack.held(result), f"{result.outcome}: {result.why}")
                 for attack, result in zip(attacks, results, strict=True)
             ]
 
@@ -97,7 +97,7 @@ class _Attack(NamedTuple):
 
 
 def _ends(*outcomes: Outcome) -> Callable[[Result], bool]:
-    return lambda result: result.verdict in outcomes
+    return lambda result: result.outcome in outcomes
 
 
 def _attacks(secret: str, port: int, abstract: str) -> Iterator[_Attack]:

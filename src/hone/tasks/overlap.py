@@ -51,9 +51,25 @@ class Overlap:
     words: str
 
 
+class _Plain(dict[int, str]):
+    """Maps a character to its plain form without marks, as found: ３ to 3, é to e.
+
+    Character by character, because Unicode normalisation of a text takes quadratic time on a long run of marks.
+    """
+
+    def __missing__(self, code: int) -> str:
+        one = chr(code)
+        # Of letters alone, because = is what ≠ is without its mark.
+        forms = unicodedata.normalize("NFKD", one) if one.isalpha() else unicodedata.normalize("NFKC", one)
+        return self.setdefault(code, "".join(form for form in forms if not unicodedata.combining(form)))
+
+
+_PLAIN = _Plain()
+
+
 def words_of(text: str) -> list[str]:
     """Return the words by which texts are compared."""
-    text = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).lower()
+    text = text.lower() if text.isascii() else text.translate(_PLAIN).lower()
     return _WORD.findall(_LAYOUT.sub(" ", text) if "\\" in text else text)
 
 

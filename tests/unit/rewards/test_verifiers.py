@@ -1,10 +1,12 @@
 """The verifiers: what is right, what is wrong, and what is an error of the data set."""
 
+from dataclasses import replace
+
 import pytest
 
 from hone.rewards.arithmetic import last_expression
-from hone.rewards.verifiers import answer_key, verify
-from hone.types import HoneError, Problem, Verdict
+from hone.rewards.verifiers import VERIFIERS, answer_key, completion_with, verify, verify_all
+from hone.types import HoneError, Problem, StdinTest, Verdict
 
 RIGHT, WRONG = Verdict.RIGHT, Verdict.WRONG
 
@@ -184,3 +186,72 @@ def test_different_answers_have_different_keys(task: str, first: str, second: st
 
 def test_no_answer_has_no_key() -> None:
     assert answer_key(NUMBER, "5") is None
+
+
+MATHS = Problem(id="m/1", task="m", messages=(), answer=r"\frac{1}{2}", verifier="math", extract="boxed")
+CHOICE = Problem(id="c/1", task="c", messages=(), answer="B", verifier="choice", extract="choice")
+CODE = Problem(
+    id="p/1", task="p", messages=(), verifier="code", extract="code",
+    tests=(StdinTest(stdin="21\n", stdout="42\n"), StdinTest(stdin="1\n", stdout="2\n")),
+)  # fmt: skip
+
+
+def fenced(program: str) -> str:
+    return f"<think> so </think>\n```python\n{program}\n```\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "verdict", "credit"),
+    [
+        (MATHS, r"<think> \boxed{3} </think> It is \boxed{0.5}.", RIGHT, 1.0),
+        (MATHS, r"<think> \boxed{0.5} </think> It is \boxed{0.51}.", WRONG, 0.0),
+        (MATHS, "0.5", WRONG, 0.0),
+        (CHOICE, "The answer is (B).", RIGHT, 1.0),
+        (CHOICE, "The answer is C.", WRONG, 0.0),
+        (CODE, fenced("print(2 * int(input()))"), RIGHT, 1.0),
+        (CODE, fenced("print(42)"), WRONG, 0.5),
+        (CODE, fenced(""), WRONG, 0.0),
+        (CODE, "print(2 * int(input()))", WRONG, 0.0),
+    ],
+)
+@pytest.mark.usefixtures("isolation")
+def test_maths_choices_and_programs(asked: Problem, text: str, verdict: Verdict, credit: float) -> None:
+    found = verify(asked, text)
+    assert (found.verdict, found.credit) == (verdict, credit)
+
+
+@pytest.mark.usefixtures("isolation")
+def test_many_kinds_are_judged_at_once_and_in_order() -> None:
+    cases = [
+        (CODE, fenced("print(2 * int(input()))")),
+        (NUMBER, answered("5")),
+        (MATHS, r"\boxed{1/2}"),
+        (MATHS, "1/2"),
+    ]
+    found = verify_all(cases * 3)
+    assert [one.verdict for one in found] == [RIGHT, RIGHT, RIGHT, WRONG] * 3
+    assert found[3].why == r"no answer: no \boxed{} after the thinking"
+
+
+@pytest.mark.parametrize("text", [r"\boxed{((}", r"\boxed{5}", "nothing"])
+def test_an_unreadable_maths_reference_is_unscorable_and_never_right(text: str) -> None:
+    unreadable = replace(MATHS, answer="")
+    assert verify(unreadable, text).verdict is Verdict.UNSCORABLE
+    with pytest.raises(HoneError, match="problem m/1"):
+        VERIFIERS["math"].check_reference(unreadable)
+
+
+@pytest.mark.parametrize("asked", [MATHS, CHOICE, NUMBER, COUNTDOWN, CODE])
+@pytest.mark.usefixtures("isolation")
+def test_what_the_preflight_gives_as_wrong_is_wrong(asked: Problem) -> None:
+    verifier = VERIFIERS[asked.verifier]
+    texts = [completion_with(asked, answer) for answer in verifier.wrong_answers(asked)]
+    assert len(texts) >= 3
+    assert {found.verdict for found in verify_all([(asked, text) for text in texts])} == {WRONG}
+    if asked.answer:
+        assert verify(asked, completion_with(asked, asked.answer)).verdict is RIGHT
+
+
+def test_programs_have_no_key() -> None:
+    assert answer_key(CODE, fenced("print(1)")) is None
+    assert answer_key(MATHS, r"\boxed{0.5}") == answer_key(MATHS, r"\boxed{\frac12}")

@@ -98,12 +98,13 @@ def test_nothing_is_left_when_the_pool_is_closed() -> None:
 
 
 @LINUX
-def test_a_killed_zygote_is_replaced(workers: Workers) -> None:
+def test_a_killed_zygote_is_replaced() -> None:
     with Workers(num_workers=1) as pool:
-        pid = pool.map("os:getppid", [[]])[0].value
-        os.kill(pid, 9)
-        outcomes = [pool.map("math:sqrt", [[9]])[0] for _ in range(3)]
-        assert outcomes[-1].value == 3
+        zygote, worker = (pool.map(function, [[]])[0].value for function in ("os:getppid", "os:getpid"))
+        os.kill(zygote, 9)
+        assert not _still_there({worker})
+        outcomes = [pool.map("math:sqrt", [[9]])[0] for _ in range(2)]
+        assert [outcome.kind for outcome in outcomes] == ["crashed", "value"]
 
 
 @LINUX

@@ -56,7 +56,9 @@ def test_the_chains_of_three_numbers_are_those_worked_out_by_hand() -> None:
 @pytest.mark.parametrize("numbers", [(3, 8, 8), (1, 2, 10), (4, 4, 4), (2, 3, 5, 7)])
 def test_every_chain_uses_each_number_once_and_comes_to_its_last_value(numbers: tuple[int, ...]) -> None:
     for chain in chains(numbers):
-        problem = Problem(id="", task="countdown", messages=(), answer=" + ".join(map(str, numbers)), verifier="expression")
+        problem = Problem(
+            id="", task="countdown", messages=(), answer=" + ".join(map(str, numbers)), verifier="expression"
+        )
         why = verify(problem, f"<answer> {expression(chain)} </answer>")[1]
         assert why == f"comes to {chain[-1].value}"
         assert all(0 <= step.value <= 99 for step in chain)

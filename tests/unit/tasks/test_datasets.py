@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hone.tasks.datasets import LEETCODE_SETUP, load_problems, mapping_for, read_rows
+from hone.tasks.datasets import load_problems
+from hone.tasks.formats import LEETCODE_SETUP, mapping_for
+from hone.tasks.rows import read_rows
 from hone.tasks.split import split_of
 from hone.types import AssertTest, CallTest, HoneError, Problem, StdinTest
 
@@ -260,8 +262,14 @@ def test_a_shorter_list_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None
     assert load_problems(file, **PLAIN, count=20, seed=3).problems == long[:20]
     assert load_problems(file, **PLAIN, count=50, seed=4).problems != long
     assert len({problem.id for problem in long}) == 50
-    with pytest.raises(HoneError, match="201 problems were asked for, but there are only 200"):
-        load_problems(file, **PLAIN, count=201)
+    assert len(load_problems(file, **PLAIN, count=500).problems) == 200
+    assert [problem.id for problem in load_problems(file, **PLAIN).problems][:2] == ["set/1", "set/2"]
+
+
+def test_a_split_without_a_problem_is_refused(tmp_path: Path) -> None:
+    assert split_of("what is 0 + 1") == "train"
+    with pytest.raises(HoneError, match="no problem of the split 'test'"):
+        load_problems(write(tmp_path, ROWS[0]), **PLAIN, split="test")
 
 
 def test_csv_parquet_and_json_give_what_jsonl_gives(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ def words(first: int, last: int) -> str:
         ("a well-known one: 3-2", "a well known one 3 - 2"),
         ("x_1, x_{1}", "x 1 x 1"),
         ("小明有３个苹果。", "小 明 有 3 个 苹 果"),
+        ("résumé re\u0301sume\u0301 Ａ ﬁ", "resume resume a fi"),
+        ("a≠b ＋ 1", "a ≠ b + 1"),
         ("____ \n\t", ""),
     ],
 )
@@ -39,6 +41,11 @@ def test_the_same_words_are_exact_and_other_signs_are_not() -> None:
         ("t1", "e", "exact", 1.0),
         ("t2", "e", "letters", 1.0),
     ]
+
+
+def test_a_pair_comes_once() -> None:
+    found = find_overlap([("t1", words(1, 20)), ("t2", words(1, 20) + " +")], [("e", words(1, 20))])
+    assert [(one.train_id, one.kind) for one in found] == [("t1", "exact"), ("t2", "letters")]
 
 
 def test_the_share_is_that_of_the_evaluation_texts_ngrams() -> None:

@@ -102,3 +102,13 @@ def test_our_own_memory_stays_small() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     equivalent_all([("5", "1+" * 500_000), ("5", "9" * 10_000_000), ("5", "\\sqrt{" * 100_000)])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB
+
+
+@pytest.mark.parametrize(
+    "piece", ["\\alpha", "a ", "1,000,", "^", "^{2", "( ", "|", "1/", "\\text{a}", "$1/", "_2", "\\frac1"]
+)
+def test_no_pattern_backtracks_without_end(piece: str) -> None:
+    start = time.monotonic()
+    for end in ("", "!", "?=5", "\x01", "{"):
+        canonical(piece * (1900 // len(piece)) + end)
+    assert time.monotonic() - start < SECONDS  # exponential time would be for ever
