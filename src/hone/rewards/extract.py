@@ -187,20 +187,28 @@ _ONLY_LETTER = re.compile(r"\W{0,9}(?:(?:text|mathrm|mbox|textbf|mathbf)\W{0,9})
 _FIRST_LETTER = re.compile(r"[\s*(（]*([A-J])(?:[.):：、）*]|\s+[A-Z]|\s*$)")
 _AT_ONCE = re.compile(r"[\s*:：(（$]*([A-J])(?![A-Za-z0-9'’])")
 _ALONE = re.compile(r"(?<![A-Za-z0-9'’])(A(?! [a-z])|I(?! [a-z])|[B-HJ])(?![A-Za-z0-9'’])")  # not the words A and I
+_SEVERAL = re.compile(  # "A, B", "(A) or (B)": whoever names more than one has not chosen
+    r"[\s*:：(（$\[]{0,9}(?:\\(?:text|mathrm|mbox|textbf|mathbf)\s?\{[\s(（]{0,9})?"
+    r"[A-J](?:[\s)）\]]{0,9}(?:[,，、/&;+]|and|or|和|或|与)[\s(（\[]{0,9}[A-J](?![A-Za-z0-9'’]))+"
+)
 _IN_BRACKETS = re.compile(r"[(（\[]\s*([A-J])\s*[)）\]]")
 
 
 def _choice(text: str) -> str | None:
-    """Return the chosen letter, a capital: boxed, tagged or announced, else the first of all or the last alone."""
+    """Return the chosen letter, a capital: boxed, tagged or announced, else the first of all or the last alone.
+
+    Where several are named at once, they are returned as they stand, which is no letter.
+    """
     after = _after_thinking(text)
     if after is None:
         return None
     for answer in (_join_boxes(after), _tags(text)):
         if answer is not None:
-            only = _ONLY_LETTER.fullmatch(answer)
-            return only[1].upper() if only else _letter(answer)
+            return _letter(answer)
     announced = _last_match(_PHRASE, after)
     if announced:
+        if several := _SEVERAL.match(after, announced.end()):
+            return several.group().strip()
         letter = _AT_ONCE.match(after, announced.end()) or _ALONE.search(after, announced.end())
         if letter:
             return letter[1]
@@ -210,6 +218,8 @@ def _choice(text: str) -> str | None:
 def _letter(text: str) -> str | None:
     if only := _ONLY_LETTER.fullmatch(text):
         return only[1].upper()
+    if several := _SEVERAL.match(text):
+        return several.group().strip()
     letter = _FIRST_LETTER.match(text) or _last_match(_IN_BRACKETS, text) or _last_match(_ALONE, text)
     return letter[1] if letter else None
 

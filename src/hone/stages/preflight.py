@@ -85,7 +85,7 @@ def preflight(
         if (found.verdict is Verdict.RIGHT) != (one.check == "gold")
         and not (found.verdict is Verdict.UNSCORABLE and one.check != "gold")
     ]
-    findings += _overlaps(stage, problems)
+    findings += sorted(_overlaps(stage, problems), key=lambda found: found.check == "near overlap")
 
     seconds = [seconds for _, seconds in scored] or [0.0]
     with_gold = [problem for problem in tried if problem.answer]

@@ -131,3 +131,15 @@ def test_an_unknown_way_is_named() -> None:
 )
 def test_a_megabyte_of_anything_takes_linear_time(how: str, piece: str) -> None:
     extract(piece * (1_000_000 // len(piece)), how)  # quadratic time would be hours
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is (A, B, C, D).", "The answer is A or B.", "答案：A、C", r"\boxed{A, B}",
+        "<answer> A / B </answer>", r"\boxed{\text{(A) and (B)}}", "A, B, C, D", "The answer is (A) or (B).",
+    ],
+)  # fmt: skip
+def test_who_names_several_letters_has_not_chosen(text: str) -> None:
+    found = extract(text, "choice")
+    assert found is None or len(found) > 1

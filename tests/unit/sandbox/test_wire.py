@@ -39,6 +39,16 @@ def test_plain_data_survives(value: object) -> None:
     assert type(found) is type(value)
 
 
+@pytest.mark.parametrize("plain", [int, str, list, dict, frozenset])
+def test_a_plain_type_survives_and_any_other_does_not(plain: type) -> None:
+    assert there([plain, 1]) == [plain, 1]
+    impostor = type(plain.__name__, (plain,), {})
+    with pytest.raises(WireError):
+        encode([impostor], max_bytes=1 << 20)
+    with pytest.raises(WireError):
+        decode(b"yobject")
+
+
 def test_a_large_whole_number_survives() -> None:
     assert there(-(7**20_000)) == -(7**20_000)
 

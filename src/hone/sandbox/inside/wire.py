@@ -21,6 +21,9 @@ else:
 MAX_ITEMS = 1_000_000  # of one iterator that is read to its end
 _LIST, _TUPLE, _SET, _FROZENSET, _DEQUE, _ITERATOR = "L", "T", "S", "F", "Q", "I"
 _DICT, _OBJECT, _RANGE, _REMOTE, _LOCAL = "D", "O", "R", "H", "B"
+_TYPES: dict[str, type] = {  # classes that a call may be given, as `isinstance` takes them
+    plain.__name__: plain for plain in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
+}
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
@@ -120,6 +123,8 @@ class _Encoder:
             line = f"c{value.real!r},{value.imag!r}"
         elif isinstance(value, bytes | bytearray):
             line = "b" + bytes(value).hex()
+        elif isinstance(value, type) and _TYPES.get(value.__name__) is value:
+            line = "y" + value.__name__
         else:
             if id(value) not in self.numbers:
                 self.numbers[id(value)] = len(self.numbers)
@@ -243,6 +248,8 @@ class _Decoder:
             return complex(float(real), float(imaginary))
         if kind == "b":
             return bytes.fromhex(text)
+        if kind == "y":
+            return _TYPES[text]
         return {"n": None, "t": True, "f": False}[line]
 
     def _shell(self, kind: str, origin: int, items: list[str]) -> object:
