@@ -5,6 +5,7 @@ A chart is left out where none of its metrics was recorded, so one list serves e
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """Curves over steps. `section` says whether they show the model or its optimisation."""
+    """Curves over steps. `section` says whether they show the model or its optimisation.
+
+    Metrics that begin with `others` and are in no chart are drawn too: rewards have names of the user's own.
+    """
 
     title: str
     caption: str
@@ -35,6 +39,7 @@ class Chart:
     section: Literal["model", "optimisation"] = "model"
     axis: Literal["number", "share", "log"] = "number"
     stacked: bool = False
+    others: str | None = None
 
 
 CHARTS = (
@@ -81,11 +86,12 @@ CHARTS = (
     ),
     Chart(
         title="Cut, repeated, unscorable",
-        caption="All three should stay low: answers that hit the token limit, text that says itself again, verdicts "
-        "that could not be given.",
+        caption="All should stay low: answers that hit the token limit, text that says itself again, answers that end "
+        "in a loop, verdicts that could not be given.",
         curves=(
             Curve("truncated", "completion/truncated_share", "red"),
             Curve("repeated", "completion/repetition_share", "pink"),
+            Curve("in a loop", "completion/loop_share", "violet"),
             Curve("unscorable", "verdict/unscorable_share", "grey"),
         ),
         axis="share",
@@ -98,6 +104,7 @@ CHARTS = (
             Curve("format", "reward/format", "amber"),
             Curve("language", "reward/language", "pink"),
         ),
+        others="reward/",
     ),
     Chart(
         title="Groups without signal",
@@ -179,7 +186,8 @@ def training_charts(metrics: Sequence[Row], evaluations: Sequence[Row], num_poin
     metrics = evenly(metrics, num_points)
     drawn = []
     for chart in CHARTS:
-        curves = [_curve(curve, evaluations if curve.held_out else metrics) for curve in chart.curves]
+        named = (*chart.curves, *_others(chart, metrics))
+        curves = [_curve(curve, evaluations if curve.held_out else metrics) for curve in named]
         if curves := [curve for curve in curves if curve["x"]]:
             drawn.append(
                 {
@@ -238,6 +246,18 @@ def finite(value: Any) -> float | None:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(f"{value:.4g}")
+
+
+def _others(chart: Chart, metrics: Sequence[Row]) -> list[Curve]:
+    """Return a curve for each metric that the chart takes besides its own."""
+    if chart.others is None:
+        return []
+    drawn = {curve.key for one in CHARTS for curve in one.curves}
+    keys = dict.fromkeys(key for row in metrics for key in row if key.startswith(chart.others) and key not in drawn)
+    return [
+        Curve(key.removeprefix(chart.others), key, colour)
+        for key, colour in zip(keys, itertools.cycle(reversed(MODEL_COLOURS)), strict=False)
+    ]
 
 
 def _curve(curve: Curve, rows: Iterable[Row], x: str = "step") -> Row:

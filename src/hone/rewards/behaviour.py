@@ -16,7 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from hone.rewards.readability import repetition
+from hone.rewards.format import split_completion
+from hone.rewards.readability import code_blocks, ends_in_loop, longest_paragraph, repetition
 from hone.types import Problem
 
 Kind = Literal["try", "reflection", "verification", "slip"]
@@ -57,6 +58,9 @@ class Behaviour:
     sums: int
     slips: int
     repetition: float  # share of its windows of eight words that stood in it before
+    loops: bool  # it ends by repeating itself to the letter
+    longest_paragraph: float  # words
+    code_blocks: int
 
 
 def spans(problem_task: str, text: str) -> list[Span]:
@@ -82,6 +86,9 @@ def measure(problem: Problem, text: str) -> Behaviour:
         sums=len(_sums(text)),
         slips=kinds.count("slip"),
         repetition=repetition(text),
+        loops=ends_in_loop(text),
+        longest_paragraph=longest_paragraph(text),
+        code_blocks=code_blocks(split_completion(text).think),
     )
 
 

@@ -118,6 +118,9 @@ def summarise(groups: Sequence[ScoredGroup], max_tokens: int, budgets: Sequence[
         "format_share": lambda o: o["format"],
         "truncated_share": lambda o: o["truncated"],
         "repetition_share": lambda o: o["behaviour"].repetition,
+        "loop_share": lambda o: o["behaviour"].loops,
+        "longest_paragraph_mean": lambda o: o["behaviour"].longest_paragraph,
+        "code_block_share": lambda o: o["behaviour"].code_blocks > 0,
     }
     for name, value in named.items():
         found = over_problems(value)

@@ -14,7 +14,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from hone.report.answers import MAX_STEPS, marked, same_problem
-from hone.report.charts import evenly
+from hone.report.charts import evenly, training_charts
 from hone.report.html import MAX_BYTES, write_report
 from hone.types import HoneError
 
@@ -271,3 +271,9 @@ def test_a_broken_line_before_the_last_is_refused(run: Path) -> None:
     lines.write_text("{broken\n" + lines.read_text())
     with pytest.raises(HoneError, match=r"metrics\.jsonl, line 1"):
         write_report(run)
+
+
+def test_rewards_of_the_users_own_are_drawn_by_name() -> None:
+    rows = [{"step": step, "reward/mean": 1.0, "reward/accuracy": 0.5, "reward/brevity": 0.1} for step in (1, 2)]
+    (chart,) = [chart for chart in training_charts(rows, [], 10) if chart["title"] == "Reward by part"]
+    assert [curve["name"] for curve in chart["curves"]] == ["accuracy", "brevity"]

@@ -181,6 +181,7 @@ def test_spans_come_in_the_order_in_which_they_stand() -> None:
 def test_all_figures_of_one_output() -> None:
     text = "<think> try 8 + 3 = 12 low try 8 * 8 = 64 - 3 = 61 right check 8 * 8 = 64 - 3 = 61 right so </think>"
     assert measure(problem(), text) == Behaviour(
-        tries=2, reflects=True, verifies=True, sums=5, slips=1, repetition=pytest.approx(3 / 25)
-    )
+        tries=2, reflects=True, verifies=True, sums=5, slips=1, repetition=pytest.approx(3 / 25), loops=False,
+        longest_paragraph=32.0, code_blocks=0,
+    )  # fmt: skip
     # 32 words make 25 windows; the ten words of the recomputation hold three that stood before.
