@@ -108,8 +108,8 @@ def _problems_tag(value: Any) -> str:
     return "dataset" if "path" in named else "generated"
 
 
-def _only_datasets(*problems: Problems | Dataset) -> tuple[Dataset, ...]:
-    return tuple(one for one in problems if isinstance(one, Dataset))
+def _paths(*problems: Problems | Dataset) -> tuple[str, ...]:
+    return tuple(one.path for one in problems if isinstance(one, Dataset))
 
 
 _FROM_FILE = Annotated[Dataset, Tag("dataset")]
@@ -131,6 +131,29 @@ class Corpus(Strict):
     """The share of pages about four numbers; the others are about three."""
     chinese_share: Share = 0.4
     """The share of questions asked in Chinese."""
+
+
+class Rows(Strict):
+    """Supervised data: what a rejection stage kept, or a file."""
+
+    stage: str = ""
+    """A rejection stage that comes before."""
+    path: str = ""
+    """A file with rows {prompt, completion}, or {messages} of one question and one answer."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Rows:
+        if bool(self.stage) == bool(self.path):
+            raise ValueError("name a rejection stage or a path, one of the two")
+        return self
+
+
+def _data_tag(value: Any) -> str:
+    named = value if isinstance(value, dict) else value.model_dump() if isinstance(value, Rows) else {}
+    return "rows" if "stage" in named or "path" in named else "corpus"
+
+
+SftData = Annotated[Annotated[Corpus, Tag("corpus")] | Annotated[Rows, Tag("rows")], Discriminator(_data_tag)]
 
 
 class Sampling(Strict):
@@ -202,8 +225,8 @@ class _Stage(Strict):
         raise NotImplementedError
 
     @property
-    def datasets(self) -> tuple[Dataset, ...]:
-        """The files of problems that the stage reads."""
+    def files(self) -> tuple[str, ...]:
+        """The data that the stage reads: paths of files and folders, names of hub datasets."""
         return ()
 
 
@@ -213,8 +236,8 @@ class SftStage(_Stage):
     kind: Literal["sft"]
     start_from: str | Shape
     """A stage, a model folder, an embedded model or a hub name; or the shape of a new model."""
-    data: Corpus
-    """What is learned from."""
+    data: SftData
+    """What is learned from: generated pages, the rows that a rejection stage kept, or a file."""
     template: Literal["chat", "r1-zero"] = "chat"
     """How a question becomes a prompt."""
     epochs: Count = 1
@@ -229,11 +252,13 @@ class SftStage(_Stage):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.start_from,) if isinstance(self.start_from, str) else ()
+        models = (self.start_from,) if isinstance(self.start_from, str) else ()
+        return models + ((self.data.stage,) if isinstance(self.data, Rows) and self.data.stage else ())
 
     @property
-    def datasets(self) -> tuple[Dataset, ...]:
-        return _only_datasets(self.evaluation.problems) if self.evaluation else ()
+    def files(self) -> tuple[str, ...]:
+        rows = (self.data.path,) if isinstance(self.data, Rows) and self.data.path else ()
+        return rows + (_paths(self.evaluation.problems) if self.evaluation else ())
 
 
 class Custom(Strict):
@@ -343,8 +368,8 @@ class RlStage(_Stage):
         return (self.start_from,)
 
     @property
-    def datasets(self) -> tuple[Dataset, ...]:
-        return _only_datasets(self.problems, self.evaluation.problems, *self.preflight.against)
+    def files(self) -> tuple[str, ...]:
+        return _paths(self.problems, self.evaluation.problems, *self.preflight.against)
 
     @model_validator(mode="before")
     @classmethod
@@ -377,6 +402,49 @@ class RlStage(_Stage):
         return self
 
 
+class Filters(Strict):
+    """What a right output must be, besides right, to be kept. An output that was cut is never kept."""
+
+    format: Literal["strict", "tolerant", "any"] = "strict"
+    """Which form it has (see `rewards.format_variant`)."""
+    min_language: Share = 0.95
+    """At least this share of the chain's words is in the question's language."""
+    max_repetition: Share = 0.2
+    """At most this share of its windows of eight words stood in it before; it never ends in a loop."""
+    max_paragraph: Count = 400
+    """No paragraph has more words."""
+    code_blocks: bool = False
+    """Whether the chain may hold code blocks."""
+
+
+class RejectionStage(_Stage):
+    """Rejection sampling: several outputs a problem, of which right and readable ones become supervised data."""
+
+    kind: Literal["rejection"]
+    start_from: str
+    """The model that is sampled: a stage, a model folder, an embedded model or a hub name."""
+    problems: TrainingProblems = Problems()
+    """The problems, each asked once."""
+    template: Literal["chat", "r1-zero"] = "chat"
+    """How a question becomes a prompt."""
+    sampling: Sampling = Sampling()
+    samples: Count = 8
+    """Outputs a problem."""
+    keep: Count = 2
+    """At most so many outputs a problem are kept, so that easy problems do not crowd out hard ones."""
+    filters: Filters = Filters()
+    max_unscorable_share: Share = 0.05
+    """The stage stops when more of its verdicts than this are unscorable."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.start_from,)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return _paths(self.problems)
+
+
 class EvaluateStage(_Stage):
     """Models side by side on the same held-out problems."""
 
@@ -397,11 +465,11 @@ class EvaluateStage(_Stage):
         return self.models
 
     @property
-    def datasets(self) -> tuple[Dataset, ...]:
-        return _only_datasets(self.problems)
+    def files(self) -> tuple[str, ...]:
+        return _paths(self.problems)
 
 
-Stage = Annotated[SftStage | RlStage | EvaluateStage, Field(discriminator="kind")]
+Stage = Annotated[SftStage | RlStage | RejectionStage | EvaluateStage, Field(discriminator="kind")]
 
 
 class Recipe(Strict):
@@ -426,8 +494,11 @@ class Recipe(Strict):
                 if source == stage.name or source in names[index + 1 :]:
                     raise ValueError(f"stage {stage.name!r} needs {source!r}, which does not come before it")
                 kinds = {earlier.name: earlier.kind for earlier in self.stage[:index]}
-                if kinds.get(source) == "evaluate":
-                    raise ValueError(f"stage {stage.name!r} needs a model, but {source!r} is an evaluation")
+                rows = isinstance(stage, SftStage) and isinstance(stage.data, Rows) and source == stage.data.stage
+                if rows and kinds.get(source) != "rejection":
+                    raise ValueError(f"stage {stage.name!r} takes rows of {source!r}, which is no rejection stage")
+                if not rows and kinds.get(source) in ("evaluate", "rejection"):
+                    raise ValueError(f"stage {stage.name!r} needs a model, but {source!r} makes none")
         return self
 
 
@@ -487,7 +558,8 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
     table[rest[-1] if rest else first] = value
 
 
-_TAGS = ("sft", "rl", "evaluate", "generated", "dataset")  # what pydantic adds to a place: which kind it took it for
+# What pydantic adds to a place: which kind it took it for.
+_TAGS = ("sft", "rl", "rejection", "evaluate", "generated", "dataset", "corpus", "rows")
 
 
 def _explain(error: ValidationError, raw: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ def test_a_dataset_keeps_its_validation_split_for_the_held_out_evaluations(tmp_p
     assert isinstance(stage.evaluation.problems, Dataset)
     assert (stage.problems.split, stage.evaluation.problems.split) == ("train", "validation")
     assert stage.evaluation.problems.path == "rows.csv"
-    assert [data.split for data in stage.datasets] == ["train", "validation"]
+    assert stage.files == ("rows.csv", "rows.csv")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_stage_cannot_start_from_a_later_one_or_from_an_evaluation(tmp_path: P
     with pytest.raises(HoneError, match="does not come before it"):
         load_recipe(write(tmp_path, backwards))
     after = GOOD + evaluation + GOOD[GOOD.index("[[stage]]") :].replace('"zero"', '"two"').replace("base-tiny", "test")
-    with pytest.raises(HoneError, match="'test' is an evaluation"):
+    with pytest.raises(HoneError, match="'test' makes none"):
         load_recipe(write(tmp_path, after))
 
 

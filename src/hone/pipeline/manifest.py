@@ -75,7 +75,7 @@ def stage_hashes(recipe: Recipe, folders: Mapping[str, Path]) -> dict[str, str]:
     contents = {name: hash_folder(folder) for name, folder in folders.items()}
     for stage in recipe.stage:
         sources = {name: hashes.get(name) or contents[name] for name in stage.inputs}
-        sources |= {data.path: hash_data(data.path) for data in stage.datasets}
+        sources |= {path: hash_data(path) for path in stage.files}
         content = {"seed": recipe.seed, "stage": stage_settings(stage), "inputs": sources}
         hashes[stage.name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     return hashes

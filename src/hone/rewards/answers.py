@@ -14,6 +14,7 @@ from hone.rewards.units import units_differ
 
 _MEANINGLESS_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 _DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d+)")
+_LOOSE = re.compile(r"\s|(?<!\d)\.|\.(?!\d)")  # spaces, and full stops beside a letter
 ROUNDED_DECIMALS = 6  # a decimal with at least this many places stands for every number that rounds to it
 
 
@@ -176,7 +177,7 @@ def _rounds_to(rounded: Number, exact: Number) -> bool:
 def _same_word(gold: str, pred: str) -> bool:
     if len(gold) == 1 or len(pred) == 1:
         return gold == pred
-    return gold.replace(" ", "").lower() == pred.replace(" ", "").lower()
+    return _LOOSE.sub("", gold).lower() == _LOOSE.sub("", pred).lower()
 
 
 def _same_group(gold: Value, pred: Value, same_formula: SameFormula) -> bool:

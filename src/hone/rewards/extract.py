@@ -130,19 +130,26 @@ def _unwrap(content: str, depth: int) -> str:
 # --- phrases, formulas, numbers ---
 
 _PHRASE = re.compile(
-    r"\banswers?\**\s*(?:(?:is|are|was|be)\b|[:：=]|(?=\$|\\[(\[]))|答案\s*(?:是|为|就是|应为|[:：])|####",
+    r"\banswers?\**\s*(?:(?:is|are|was|be)\b|[:：=]|(?=\$|\\[(\[]))|####"
+    r"|(?:答案|结果)\s*(?:是|为|就是|应为|应选|选|[:：])|答\s*[:：]|选(?:择|项)?\s*(?:[:：]\s*|(?=[A-J]))",
     re.IGNORECASE,
 )
 _LEAD = re.compile(r"[\s*:：=]*")
-_END_OF_SENTENCE = re.compile(r"\n|。|\.(?=\s|$|\*)|<\|")
+_END_OF_SENTENCE = re.compile(r"\n|,?\s+(?:because|since|rather|not)\b|。|\.(?=\s|$|\*)|<\|")
 _FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _FORMULAS = re.compile(
     rf"(?:{_FORMULA.pattern})(?:\s*(?:,\s*)?(?:and|or|且|或)?\s*(?:{_FORMULA.pattern}))*\s*%?", re.DOTALL
 )
-_UNIT = r"(?:\s?(?:%|percent|元|[€£¥°]|[a-zA-Zµ]{1,5}[²³]|[a-z]{1,12}(?:/[a-z]{1,4})?\b))?"
-_NUMBER = re.compile(rf"(?<![\w.])[-−+]?(?:\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:[.,/]\d+)?|\.\d+){_UNIT}(?![\dA-Z_])")
+_NO_UNIT = r"(?:an?|as|at|by|for|from|if|in(?= [a-z])|is|of|on|so|to|the|and|or|but|with|than|more|each|when|are|was)"
+_UNIT = (
+    r"(?:\s?(?:%|percent|元|[€£¥°]|[a-zA-Zµ]{1,5}[²³]|"
+    rf"(?!{_NO_UNIT}\b)[a-z]{{1,12}}(?:/[a-z]{{1,4}}|\sper\s[a-z]{{1,12}})?\b|"
+    r"(?:平方|立方)?[\u4e00-\u9fff]{1,2}(?:/[\u4e00-\u9fff]{1,2})?))?"
+)
+_NUMBER = re.compile(rf"(?<![A-Za-z0-9_.])[-−+]?(?:\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:[.,/]\d+)?|\.\d+){_UNIT}(?![\dA-Z_])")
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm)\w*\s*\{[^{}]*\}|\\[A-Za-z]+|\b(?:and|or)\b")
-_PROSE = re.compile(r"[A-Za-z'’]{2,}[,:]?\s+\$?[A-Za-z'’]+[,:]?\s+\S|[A-Za-z]{2,} [A-Za-z]{2,}|[\u4e00-\u9fff]{5}")
+_PROSE = re.compile(r"[A-Za-z'’]{2,}[,:]?\s+\$?[A-Za-z'’]+[,:]?\s+\S|[A-Za-z]{2,} [A-Za-z]{2,}|[\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{2}\d")
+_FEW_WORDS = re.compile(r"[A-Za-z'’-]+(?: [A-Za-z'’-]+){0,4}")
 MAX_BARE, MAX_TAIL = 300, 3000  # these patterns are quadratic at worst, so they see the end of a text alone
 
 
@@ -173,7 +180,9 @@ def _answer_in(text: str) -> str | None:
     number = _last_match(_NUMBER, text[formula.end() if formula else 0 :])
     if number:
         return number.group().strip()
-    return formula.group().strip() if formula else None
+    if formula:
+        return formula.group().strip()
+    return text if _FEW_WORDS.fullmatch(text) else None
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -7,6 +7,7 @@ Everything else stays LaTeX. Text work alone, with bounded digits: nothing is ev
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
@@ -30,26 +31,34 @@ _CHARACTERS: dict[int, str | None] = {
     **dict.fromkeys(map(ord, "\u3000\u00a0\u2009\u202f\t\n\r"), " "),
     **dict.fromkeys(map(ord, "−–—"), "-"),
     **dict.fromkeys(map(ord, "’′"), "'"),
-    **dict.fromkeys(map(ord, "€£¥"), r"\$"),
+    **dict.fromkeys(map(ord, "€£¥￡￥"), r"\$"),
     **dict.fromkeys(map(ord, "\u200b\ufeff")),
     **{ord(sign): rf" \{name} " for sign, name in zip("×·≤≥≠≈∞π√∪∩∈±", _SIGN_NAMES, strict=True)},
     **{
         ord(sign): text
-        for sign, text in zip("、。【】÷°²³", [",", ".", "[", "]", "/", r"^\circ ", "^2", "^3"], strict=True)
+        for sign, text in zip("、。【】∶÷°⟨⟩", [",", ".", "[", "]", ":", "/", r"^\circ ", "(", ")"], strict=True)
     },
     **{
         ord(sign): rf"\frac{{{text[0]}}}{{{text[1]}}}"
         for sign, text in zip("½¼¾⅓⅔", ["12", "14", "34", "13", "23"], strict=True)
     },
 }
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _TEXT_COMMAND = r"\\(?:text|mbox|mathrm|textbf|textit|textrm|textnormal|mathbf|mathit|operatorname|boxed|fbox)\s*"
-_SPELLINGS = [
+_POWERS = {"million": "6", "billion": "9", "trillion": "{12}", "万": "4", "亿": "8"}
+_SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern), new)
     for pattern, new in [
         (r"\\!\s*", ""),
         (r"\s*\{\s*,\s*\}\s*", ","),
         (r"\\\(|\\\)|\\\[(?!\d+(?:pt|em|ex)\])|(?<!\\)\\\]|\$\$?(?!\s*\Z)(?<!\\\$)|\$\$?\s*\Z(?<!\\\$)", " "),
         (r"\\(?:left|right|[bB]igg?[lr]?|middle)(?![A-Za-z])\s*\.?(?=\s*[\\\[\](){}|.<>/]|\Z)", ""),
+        (r"\\langle(?![A-Za-z])", "("),
+        (r"\\rangle(?![A-Za-z])", ")"),
+        (r"\\mathbb\s*([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
+        (r"\\lg(?![A-Za-z])", r"\\log_{10} "),
+        (r"\\(arc|)(c|)tg(?![A-Za-z])", lambda name: rf"\{name[1]}{'cot' if name[2] else 'tan'} "),
         (r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])|(?<!\\)(?:\\[,;: ]|~)", " "),
         (r"\\q?quad(?![A-Za-z])", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
@@ -63,12 +72,17 @@ _SPELLINGS = [
         (r"\\gt(?![A-Za-z])", ">"),
         (r"\\l?dots|\\cdots|\.\.\.", r"\\ldots "),
         (r"\\?%|(?<=[\d\s}])(?:percentage|percent|pct)\b|" + _TEXT_COMMAND + r"\{\s*(?:percent|pct)\s*\}", " % "),
+        (r"(?<=\d)\s*(million|billion|trillion|[万亿])(?![A-Za-z])", lambda word: rf" \times 10^{_POWERS[word[1]]} "),
+        (r"百分之\s*(\d+(?:\.\d+)?)", r"\1 % "),
+        (r"(\d)\s*\^\s*\{?\s*(?:" + _TEXT_COMMAND + r"\{)?\s*(st|nd|rd|th)\s*\}{0,2}(?![A-Za-z])", r"\1\2"),
         (r"\*\*", "^"),
+        (r"(?<![A-Za-z\\])(exp|(?:arc)?(?:sin|cos|tan)|ln|log)(?=\s?\()", r"\\\1"),
         (r"\bsqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\\sqrt\s*(\d)", r"\\sqrt{\1}"),
         (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
         (r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "),
         (r"([_^])\{([A-Za-z0-9])\}", r"\1\2"),
+        (r"_([A-Za-z0-9])(?=[A-Za-z])", r"_\1 "),
         (r"\\degree(?![A-Za-z])", r"^\\circ "),
         (r"(^|[(\[,])\s*\+\s*\\infty", r"\1\\infty"),
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
@@ -82,10 +96,11 @@ _DOUBLED_COMMAND = re.compile(r"\\\\(?=[a-zA-Z])")
 
 def _spell(text: str) -> str:
     """Return the text in one spelling: ASCII, no dollars, no spacing commands, no text blocks."""
+    text = _RAISED_RUN.sub(lambda run: f"^{{{run.group().translate(_RAISED)}}}", text)
     text = _trim(text.translate(_CHARACTERS))
     if "\\begin" not in text:
         text = _DOUBLED_COMMAND.sub(r"\\", text)
-    if not text.isalnum():
+    if not text.isdecimal():
         for pattern, new in _SPELLINGS:
             text = pattern.sub(new, text)
         text = _TEXT_BLOCK.sub(_unblock, _TEXT_BLOCK.sub(_unblock, text))
@@ -211,6 +226,15 @@ def _power_of_ten(power: str) -> Fraction | None:
 # --- reading ---
 
 _AND = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|(?<=[\d\s)}])[且或和](?=[\d\s(\\-])|;")
+_OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])|或|\\(?:lor|vee)(?![A-Za-z])")
+_SYSTEM = re.compile(
+    r"(?:\\begin\s*\{cases\}|\\\{\s*\\begin\s*\{array\}\s*\{[lcr]\}|\\\{\s*\\begin\s*\{aligned\})"
+    r"([^&]*)\\end\s*\{(?:cases|array|aligned)\}"
+)
+_COLUMN = re.compile(r"\\begin\s*\{[pb]matrix\}([^&]*)\\end\s*\{[pb]matrix\}")
+_SET_BUILDER = re.compile(
+    r"\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid(?![A-Za-z])|[|:])([^,|]*(?:[<>]|\\[lgn]e(?![A-Za-z]))[^,|]*)"
+)
 _RELATION = re.compile(r"<|>|\\(?:le|ge|ne)(?![A-Za-z])")
 _EQUALS = re.compile(r"=|\\(?:approx|equiv|in|sim)(?![A-Za-z])")
 _NAME = re.compile(
@@ -220,8 +244,8 @@ _NAME = re.compile(
 _ARITHMETIC = re.compile(r"[\d\s+\-*/^().{}]|\\(?:frac|times|cdot|sqrt)")
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _RATIO = re.compile(r"\d+(?:\s*:\s*\d+)+")
-_BASE = re.compile(r"\(?(-?[0-9A-F.]+)\)?_\{?\(?(\d{1,2})\)?\}?")
-_PROSE = re.compile(r"[A-Za-z]{4,}|[ap]\.m|[\u4e00-\u9fff]|^(?:[A-DF-Za-df-hj-z]|[A-Z]{2,})$")
+_BASE = re.compile(r"\(?(-?[0-9A-F.]+)\)?\s*_\{?\(?(\d{1,2})\)?\}?")
+_PROSE = re.compile(r"[A-Za-z]{4,}|\d\s*[apAP]\.?[mM]\b|[\u4e00-\u9fff]|^(?:[A-DF-Za-df-hj-z]|[A-Z]{2,})$")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _PM = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
@@ -243,6 +267,12 @@ def _read(text: str) -> Value:
     text = _without_braces(_trim(text))
     if (number := _number(text)) is not None:
         return number
+    if (alternatives := _alternatives(text)) is not None:
+        return alternatives
+    if system := _SYSTEM.fullmatch(text):
+        return _group("", _rows(system[1]), text)
+    if (column := _COLUMN.fullmatch(text)) and len(_rows(column[1])) > 1:
+        return _group("()", _rows(column[1]), text)
     items = _split_items(text)
     if len(items) > MAX_ITEMS:
         raise OutsideLimits(f"more than {MAX_ITEMS} items")
@@ -256,9 +286,27 @@ def _read(text: str) -> Value:
         parts = _split_items(inside, thousands=False)
         if brackets == "()" and len(parts) == 1:
             return _read(parts[0])
+        if brackets == "{}" and (condition := _SET_BUILDER.fullmatch(inside)):
+            return _read(condition[1])
         if 1 <= len(parts) <= MAX_ITEMS:
             return _group(brackets, parts, text)
     return _scalar(text)
+
+
+def _alternatives(text: str) -> Value | None:
+    """Read inequalities in one unknown that are joined by "or": together they describe a set."""
+    parts = _OR.split(text)
+    if len(parts) < 2 or "," in text or not all(map(_RELATION.search, parts)):
+        return None
+    unknowns = {frozenset(re.findall("[A-Za-z]", _COMMAND.sub(" ", part))) for part in parts}
+    return Formula(r" \lor ".join(parts)) if len(unknowns) == 1 and len(*unknowns) == 1 else None
+
+
+def _rows(text: str) -> list[str]:
+    rows = [row.strip(" ,;") for row in text.split("\\\\")][: MAX_ITEMS + 1]
+    if len(rows) > MAX_ITEMS:
+        raise OutsideLimits(f"more than {MAX_ITEMS} items")
+    return [row for row in rows if row]
 
 
 def _group(brackets: str, parts: list[str], latex: str) -> Group:
@@ -283,6 +331,8 @@ def _scalar(text: str) -> Value:
         return replace(number, unit=unit)
     if (number := _number(body)) is not None:
         return number
+    if unit in ONE_LETTER and re.search("[A-Za-z]", _COMMAND.sub(" ", body)):
+        body, unit = text, ""  # beside other unknowns it is one
     if unit and not _PROSE.search(_COMMAND.sub(" ", body)) and not (unit == "degree" and _TRIGONOMETRIC.search(body)):
         return Formula(body, unit)
     if _PROSE.search(_COMMAND.sub(" ", text)) and "=" not in text:

@@ -29,8 +29,11 @@ _CONFIG = LatexExtractionConfig(
     ),
 )
 _UNFINISHED = re.compile(r"\\(?:int|iint|oint|sum|prod|lim|det)(?![A-Za-z])|\\frac\s*\{\s*d\s*\}")
-_SPLIT_NUMBER = re.compile(r"\d\s+\d")  # math-verify would read one number
+_SPLIT_NUMBER = re.compile(r"(?<![_^\d])\d+\s+\d")  # math-verify would read one number
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|lt|gt)(?![A-Za-z])")
+
+
+_CONDITION = sympy.And | sympy.Or | sympy.Lt | sympy.Le | sympy.Gt | sympy.Ge
 
 
 class UnreadableReference(ValueError):
@@ -63,6 +66,8 @@ def _same_formula(gold: str, pred: str) -> bool:
         return False
     if isinstance(expected, sympy.Eq) and isinstance(found, sympy.Eq):
         return _same_equation(expected, found)
+    if _describe_sets(expected, found):
+        expected, found = _solutions(expected), _solutions(found)
     equal = bool(
         verify(expected, found, numeric_precision=PRECISION, allow_set_relation_comp=True, timeout_seconds=None)
     )
@@ -78,8 +83,33 @@ def _parsed_reference(gold: str) -> Any:
 
 def _parsed(text: str) -> Any:
     """Return what math-verify makes of LaTeX, None where it makes nothing of it."""
+    if len(parts := text.split(r"\lor")) > 1:
+        conditions = [_parsed(part) for part in parts]
+        return sympy.Or(*conditions) if all(isinstance(one, _CONDITION) for one in conditions) else None
     found = parse(f"${text.replace('$', ' ')}$", [_CONFIG], fallback_mode="no_fallback", parsing_timeout=None)
-    return found[0] if found else None
+    return _with_imaginary_unit(found[0]) if found else None
+
+
+def _with_imaginary_unit(value: Any) -> Any:
+    """Read a free `i` as the imaginary unit, which math-verify leaves an unknown."""
+    if not isinstance(value, sympy.Expr | sympy.MatrixBase | sympy.FiniteSet | sympy.Eq):
+        return value
+    return value.subs({symbol: sympy.I for symbol in value.free_symbols if symbol.name == "i"})
+
+
+def _describe_sets(gold: Any, pred: Any) -> bool:
+    """Say whether two conditions are about the same unknown, or one is about an unknown and the other is a set."""
+    if isinstance(gold, _CONDITION) and isinstance(pred, _CONDITION):
+        return bool(gold.free_symbols == pred.free_symbols)
+    return isinstance(gold, _CONDITION | sympy.Set) and isinstance(pred, _CONDITION | sympy.Set)
+
+
+def _solutions(value: Any) -> Any:
+    """Return the set of numbers that a condition describes; the value itself where it is no condition on one unknown."""
+    try:
+        return value.as_set() if isinstance(value, _CONDITION) and len(value.free_symbols) == 1 else value
+    except NotImplementedError:  # sympy cannot solve it
+        return value
 
 
 def _is_undefined(value: Any) -> bool:

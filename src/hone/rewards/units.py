@@ -35,9 +35,9 @@ SAME_UNIT = {
         "cent cents 美分",
         "yuan 元 块 人民币 rmb RMB",
         "degree degrees deg 度",
-        "km/h kmh kmph 千米/时 千米/小时 公里/小时",
-        "m/s 米/秒",
-        "mph",
+        "km/h kmh kmph kilometers/hour kilometres/hour 千米/时 千米/小时 公里/小时",
+        "m/s meters/second metres/second 米/秒",
+        "mph mi/h miles/hour",
     )
     for spelling in names.split()
 }
@@ -75,7 +75,7 @@ def split_unit(text: str) -> tuple[str, str]:
         return text, ""
     if match["degree"] is not None:
         return match["number"].strip(), "degree" + match["degree"]
-    words, power = match["words"].strip(". "), (match["power"] or "").strip("^{} ")
+    words, power = match["words"].strip(". ").replace(" per ", "/"), (match["power"] or "").strip("^{} ")
     for adjective, exponent in _ADJECTIVES.items():
         if words.startswith(adjective):
             words, power = words.removeprefix(adjective), exponent

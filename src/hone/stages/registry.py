@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hone.stages import evaluate, rl, sft
+from hone.stages import evaluate, rejection, rl, sft
 from hone.stages.context import StageContext
 
 RUNNERS: dict[str, Callable[[Any, StageContext], None]] = {
     "sft": sft.run,
     "rl": rl.run,
+    "rejection": rejection.run,
     "evaluate": evaluate.run,
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from hone.algo.packing import pack
-from hone.config import Sampling, SftStage
+from hone.config import Corpus, Rows, Sampling, SftStage
 from hone.engine.base import TokenBatch
 from hone.engine.local.engine import LocalEngine
 from hone.engine.local.trainer import Trainer
@@ -19,20 +20,22 @@ from hone.models.tokenizer import Tokenizer
 from hone.record.files import append_row
 from hone.stages.context import StageContext, learning_rate
 from hone.stages.evaluate import HeldOut
+from hone.stages.rejection import ROWS, kept_rows
 from hone.tasks.corpus import pages
-from hone.types import Example, Message, Sample
+from hone.tasks.rows import read_rows
+from hone.types import Example, HoneError, Message, Sample
 
 
 def run(stage: SftStage, context: StageContext) -> None:
     """Train over the data, epoch by epoch; write the model, its metrics and its held-out evaluations."""
     engine, first = context.open(stage.optimizer, lambda trainer: _start(stage, context, trainer))
-    steps_per_epoch = -(-stage.data.count // stage.batch_size)
-    num_steps = steps_per_epoch * stage.epochs
+    examples = _Examples(stage, context)
+    num_steps = examples.steps_per_epoch * stage.epochs
     held_out = HeldOut(stage.evaluation, Sampling(), stage.template, context, num_steps)
     with context.progress(num_steps) as progress:
         for step in range(first, num_steps):
             started = time.perf_counter()
-            samples = _batch(stage, context, engine.tokenizer, step % steps_per_epoch)
+            samples = [to_sample(row, engine.tokenizer, stage.template) for row in examples.of_step(step)]
             num_tokens = sum(len(sample.completion_ids) for sample in samples)
             batch = pack(
                 samples, [1 / num_tokens] * len(samples), micro_batch_tokens=stage.optimizer.micro_batch_tokens
@@ -67,14 +70,56 @@ def to_sample(example: Example, tokenizer: Tokenizer, template: str) -> Sample:
     )
 
 
-def _batch(stage: SftStage, context: StageContext, tokenizer: Tokenizer, index: int) -> list[Sample]:
-    """Return one batch; it has a seed of its own, so that a resumed run need not go through those before it."""
-    rows = min(stage.batch_size, stage.data.count - index * stage.batch_size)
-    found = pages(
-        context.draw_seed("data", index), count=rows, variant=stage.data.variant,
-        four_numbers_share=stage.data.four_numbers_share, chinese_share=stage.data.chinese_share,
-    )  # fmt: skip
-    return [to_sample(page, tokenizer, stage.template) for page in found]
+class _Examples:
+    """What a stage learns from, in batches; any step's can be asked for without those before it.
+
+    Generated pages have a seed a batch; rows that are there are shuffled anew in every epoch.
+    """
+
+    def __init__(self, stage: SftStage, context: StageContext) -> None:
+        self.stage, self.context = stage, context
+        self.rows = _read(stage.data, context) if isinstance(stage.data, Rows) else None
+        self.count = stage.data.count if isinstance(stage.data, Corpus) else len(self.rows or ())
+        self.steps_per_epoch = -(-self.count // stage.batch_size)
+
+    def of_step(self, step: int) -> list[Example]:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        start = index * self.stage.batch_size
+        end = min(start + self.stage.batch_size, self.count)
+        if self.rows is not None:
+            order = self.context.random("epoch", epoch).permutation(self.count)
+            return [self.rows[number] for number in order[start:end]]
+        data = self.stage.data
+        assert isinstance(data, Corpus)
+        return list(
+            pages(
+                self.context.draw_seed("data", index), count=end - start, variant=data.variant,
+                four_numbers_share=data.four_numbers_share, chinese_share=data.chinese_share,
+            )
+        )  # fmt: skip
+
+
+def _read(data: Rows, context: StageContext) -> list[Example]:
+    """Return the rows that a rejection stage kept, or those of a file; refuse none at all."""
+    if data.stage:
+        kept = kept_rows(context.folder.parent / data.stage / ROWS)
+        rows = [Example(prompt=row["prompt"], completion=row["completion"]) for row in kept]
+    else:
+        rows = [_example(row, f"{data.path}, row {number}") for number, row in read_rows(data.path)]
+    if not rows:
+        raise HoneError(f"stage {context.name}: {data.stage or data.path} has no rows to learn from")
+    return rows
+
+
+def _example(row: Mapping[str, Any], where: str) -> Example:
+    match row:
+        case {"prompt": str(prompt), "completion": str(completion)}:
+            return Example(prompt=prompt, completion=completion)
+        case {
+            "messages": [{"role": "user", "content": str(prompt)}, {"role": "assistant", "content": str(completion)}]
+        }:
+            return Example(prompt=prompt, completion=completion)
+    raise HoneError(f"{where}: neither {{prompt, completion}} nor {{messages}} of a user and an assistant")
 
 
 def _start(stage: SftStage, context: StageContext, trainer: Callable[[Decoder], Trainer]) -> LocalEngine:

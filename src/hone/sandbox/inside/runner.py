@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CHANNEL = 3
+SCRIPT = "program.py"
 READY = b"ready"
 SIGKILL = 9  # without importing signal
 STDERR_TAIL = 4096
@@ -124,11 +125,9 @@ def _become_program(setup: bytes, source: bytes, bounds: Bounds) -> tuple[CodeTy
     _bound(resource.RLIMIT_CPU, cpu)
     bounds.bound_program()
     forget_box()
-    module = type(sys)("__main__")
-    module.__dict__["__builtins__"] = sys.modules["builtins"]
-    sys.modules["__main__"] = module
-    exec(compile_program(setup), module.__dict__)  # noqa: S102 - this is the box
-    return compile_program(source), module.__dict__
+    names = new_module("__main__")
+    exec(compile_program(setup), names)  # noqa: S102 - this is the box
+    return compile_program(source), names
 
 
 def _start_server(parts: list[bytes], bounds: Bounds) -> Child:
@@ -148,13 +147,28 @@ def _start_server(parts: list[bytes], bounds: Bounds) -> Child:
 
 
 def forget_box() -> None:
-    """Drop this package's folder and our command line from what a program sees."""
-    sys.argv[:] = ["program.py"]
+    """Show a program what a script sees: no folder and command line of ours, and the builtins that `site` adds."""
+    import _sitebuiltins
+
+    sys.argv[:] = [SCRIPT]
     sys.path.remove(os.path.dirname(os.path.dirname(__file__)))
+    builtins = vars(sys.modules["builtins"])
+    builtins.update({name: _sitebuiltins.Quitter(name, "Ctrl-D") for name in ("exit", "quit")})
+    builtins["help"] = _sitebuiltins._Helper()
+
+
+def new_module(name: str) -> dict[str, Any]:
+    """Return the names of a new module that code is to be run in."""
+    module = type(sys)(name)
+    module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=SCRIPT)
+    sys.modules[name] = module
+    return module.__dict__
 
 
 def compile_program(source: bytes) -> CodeType:
-    return compile(source, "program.py", "exec", dont_inherit=True)
+    """Compile what was text before it came here, so that a coding line in it means nothing any more."""
+    text = source.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogatepass")
+    return compile(text, SCRIPT, "exec", dont_inherit=True)
 
 
 class Child:

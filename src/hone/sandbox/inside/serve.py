@@ -7,9 +7,8 @@ data. Nothing here judges them, and a program that takes this process over can s
 from __future__ import annotations
 
 import os
-import sys
 
-from .runner import compile_program, forget_box
+from .runner import compile_program, forget_box, new_module
 from .wire import WireError, decode, encode
 
 TYPE_CHECKING = False  # importing typing would double the start of a box
@@ -65,9 +64,7 @@ class Server:
 
     def load(self, setup: bytes, source: bytes) -> None:
         forget_box()
-        module = type(sys)(MODULE)
-        sys.modules[MODULE] = module
-        self.names = module.__dict__
+        self.names = new_module(MODULE)
         exec(compile_program(setup), self.names)  # noqa: S102 - this is the box
         shared = own_classes(self.names)
         exec(compile_program(source), self.names)  # noqa: S102

@@ -290,7 +290,7 @@ class _Decoder:
             shell.update(zip(keys, items[1::2], strict=True))
         else:
             for name, attribute in zip(items[1::2], items[2::2], strict=True):
-                if name.startswith("__"):
+                if name.startswith("__") or callable(getattr(type(shell), name, None)):
                     raise WireError("an attribute that is not data")
                 object.__setattr__(shell, name, attribute)
 
