@@ -41,13 +41,13 @@ def verify_rows(rows: Sequence[Row], how: str) -> Iterator[dict[str, Any]]:
 
 
 def run_programs(rows: Sequence[Row], limits: Limits, *, unsafe: bool = False) -> Iterator[dict[str, Any]]:
-    """Run rows `{id, program, tests}`, in order: `{id, verdict, why, seconds, peak_mb, passed}`."""
+    """Run rows `{id, program, tests}`, in order: `{id, verdict, why, seconds, peak_mb, passed, isolated}`."""
     with Sandbox(limits, unsafe=unsafe) as sandbox:
         results = sandbox.check_all((row["program"], row["tests"], row["setup"]) for row in rows)
         for row, result in zip(rows, results, strict=True):
             yield {
                 "id": row["id"], "verdict": result.outcome.value, "why": result.why,
-                "seconds": round(result.seconds, 6), "peak_mb": result.peak_mb, "passed": result.share,
+                "seconds": round(result.seconds, 6), "peak_mb": result.peak_mb, "passed": result.share, "isolated": result.isolated,
             }  # fmt: skip
 
 

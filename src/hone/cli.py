@@ -204,22 +204,18 @@ def preflight(recipe: RecipeName, settings: Settings = None) -> None:
     Example: hone preflight r1-zero-tiny
     """
     from hone.config import RlStage, load_recipe
-    from hone.record.progress import StageProgress, make_console
-    from hone.stages.preflight import describe
-    from hone.stages.preflight import preflight as try_rewards
+    from hone.record.progress import make_console
+    from hone.stages.preflight import describe, watch_preflight
 
     stages = [stage for stage in load_recipe(recipe, tuple(settings or ())).stage if isinstance(stage, RlStage)]
     if not stages:
         raise HoneError(f"recipe {recipe}: it has no stage of kind rl, so there are no rewards to try")
     failures = 0
     for stage in stages:
-        with StageProgress(make_console(), f"preflight {stage.name}", 1) as progress:
-
-            def show(done: int, total: int, progress: StageProgress = progress) -> None:
-                progress.total = total
-                progress.update(done)
-
-            found = try_rewards(stage, on_verdict=show)
+        try:
+            found = watch_preflight(stage, make_console())
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; nothing was trained or written") from None
         out_console.print(f"{stage.name}: {describe(found)}", highlight=False)
         for finding in found.findings[:PREFLIGHT_ROWS]:
             out_console.print(f"  {finding.problem}  {finding.check}: {finding.detail}", highlight=False, markup=False)
@@ -246,7 +242,7 @@ def verify(
     from hone.checks import answer_rows, verify_rows
 
     cases = answer_rows(rows)
-    _write_verdicts("verify", verify_rows(cases, extract), len(cases), out)
+    _write_verdicts("verify", verify_rows(cases, extract), len(cases), rows, out)
 
 
 @sandbox_app.command("run")
@@ -259,7 +255,7 @@ def sandbox_run(
         bool, typer.Option("--unsafe", help="Run without isolation: only programs that you trust.")
     ] = False,
 ) -> None:
-    """Check programs in a sandbox: rows {id, program, tests} in, {id, verdict, why, seconds, peak_mb, passed} out.
+    """Check programs in a sandbox: rows {id, program, tests} in, {id, verdict, why, seconds, peak_mb, passed, isolated} out.
 
     A test is an assert, {stdin, stdout} or {function, args, expected}. A verdict is passed, failed, timeout, memory,
     output, error or refused.
@@ -267,11 +263,14 @@ def sandbox_run(
     Example: hone sandbox run --in programs.jsonl --out verdicts.jsonl
     """
     from hone.checks import program_rows, run_programs
+    from hone.record.progress import make_console
     from hone.sandbox import Limits
 
     cases = program_rows(rows)
     limits = Limits(seconds=seconds, memory_mb=memory_mb)
-    _write_verdicts("sandbox", run_programs(cases, limits, unsafe=unsafe), len(cases), out)
+    if unsafe:
+        make_console().print("without isolation: these programs can do all that you can", style="bold red")
+    _write_verdicts("sandbox", run_programs(cases, limits, unsafe=unsafe), len(cases), rows, out)
 
 
 @sandbox_app.command("selftest")
@@ -343,10 +342,12 @@ def _carry_out(recipe: Recipe, folder: Path, from_stage: str | None = None) -> d
     return json.loads(summary.read_text("utf-8"))  # type: ignore[no-any-return]
 
 
-def _write_verdicts(name: str, verdicts: Iterator[dict[str, Any]], total: int, out: Path) -> None:
+def _write_verdicts(name: str, verdicts: Iterator[dict[str, Any]], total: int, rows: Path, out: Path) -> None:
     from hone.checks import write_verdicts
     from hone.record.progress import StageProgress, make_console
 
+    if out.exists() and rows.exists() and out.samefile(rows):
+        raise HoneError(f"--out {out} is the file of --in, which would be lost; name another")
     try:
         with StageProgress(make_console(), name, total) as progress:
             counts = write_verdicts(verdicts, out, progress.update)

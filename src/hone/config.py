@@ -63,7 +63,7 @@ class Dataset(Strict):
     """Problems of a file, a folder or a hub dataset, made of its rows by a few field names."""
 
     path: str
-    """A .jsonl, .csv or .parquet file, a folder saved by `datasets`, or hub:owner/name."""
+    """A .jsonl, .json, .csv or .parquet file, a folder saved by `datasets`, or hub:owner/name."""
     format: str = ""
     """A known form of rows, which fills in the settings below: gsm8k, math, mbpp, leetcode, ... (docs/rewards.md)."""
     question: str = ""
@@ -106,10 +106,6 @@ HELD_OUT_ROWS = 200  # at most so many rows of a dataset's validation split are 
 def _problems_tag(value: Any) -> str:
     named = value if isinstance(value, dict) else {"path"} if isinstance(value, Dataset) else {}
     return "dataset" if "path" in named else "generated"
-
-
-def _paths(*problems: Problems | Dataset) -> tuple[str, ...]:
-    return tuple(one.path for one in problems if isinstance(one, Dataset))
 
 
 _FROM_FILE = Annotated[Dataset, Tag("dataset")]
@@ -225,8 +221,18 @@ class _Stage(Strict):
         raise NotImplementedError
 
     @property
+    def problem_sets(self) -> tuple[Problems | Dataset, ...]:
+        """All problems that the stage works on or measures by."""
+        return ()
+
+    @property
     def files(self) -> tuple[str, ...]:
         """The data that the stage reads: paths of files and folders, names of hub datasets."""
+        return tuple(problems.path for problems in self.problem_sets if isinstance(problems, Dataset))
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The user's own functions that the stage calls, as `package.module:name`."""
         return ()
 
 
@@ -256,9 +262,12 @@ class SftStage(_Stage):
         return models + ((self.data.stage,) if isinstance(self.data, Rows) and self.data.stage else ())
 
     @property
+    def problem_sets(self) -> tuple[Problems | Dataset, ...]:
+        return (self.evaluation.problems,) if self.evaluation else ()
+
+    @property
     def files(self) -> tuple[str, ...]:
-        rows = (self.data.path,) if isinstance(self.data, Rows) and self.data.path else ()
-        return rows + (_paths(self.evaluation.problems) if self.evaluation else ())
+        return super().files + ((self.data.path,) if isinstance(self.data, Rows) and self.data.path else ())
 
 
 class Custom(Strict):
@@ -368,15 +377,21 @@ class RlStage(_Stage):
         return (self.start_from,)
 
     @property
-    def files(self) -> tuple[str, ...]:
-        return _paths(self.problems, self.evaluation.problems, *self.preflight.against)
+    def problem_sets(self) -> tuple[Problems | Dataset, ...]:
+        return (self.problems, self.evaluation.problems, *self.preflight.against)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        return tuple(reward.function for reward in self.rewards.custom)
 
     @model_validator(mode="before")
     @classmethod
     def _held_out(cls, raw: Any) -> Any:
         """Take the held-out problems of a dataset from the same one, where the recipe names no others."""
         problems, evaluation = raw.get("problems"), raw.get("evaluation", {})
-        if not isinstance(problems, dict) or "path" not in problems or "problems" in evaluation:
+        if not isinstance(problems, dict) or "path" not in problems:
+            return raw
+        if not isinstance(evaluation, dict) or "problems" in evaluation:
             return raw
         if problems.get("split") != "train":
             raise ValueError(
@@ -441,8 +456,8 @@ class RejectionStage(_Stage):
         return (self.start_from,)
 
     @property
-    def files(self) -> tuple[str, ...]:
-        return _paths(self.problems)
+    def problem_sets(self) -> tuple[Problems | Dataset, ...]:
+        return (self.problems,)
 
 
 class EvaluateStage(_Stage):
@@ -465,8 +480,8 @@ class EvaluateStage(_Stage):
         return self.models
 
     @property
-    def files(self) -> tuple[str, ...]:
-        return _paths(self.problems)
+    def problem_sets(self) -> tuple[Problems | Dataset, ...]:
+        return (self.problems,)
 
 
 Stage = Annotated[SftStage | RlStage | RejectionStage | EvaluateStage, Field(discriminator="kind")]
@@ -575,9 +590,14 @@ def _explain(error: ValidationError, raw: dict[str, Any]) -> str:
         where = [f"stage {stage.get('name', where[1] + 1)!r}" if isinstance(stage, dict) else "stage", *where[2:]]
     place = ".".join(str(part) for part in where)
     if first["type"] == "extra_forbidden":
-        return f"{place}: no such key{_closest(str(first['loc'][-1]), _field_names())}"
+        key = str(first["loc"][-1])
+        return f"{place}: no such key{_closest(key, _field_names() - {key})}"
     message = first["msg"].removeprefix("Value error, ")
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if first["type"] == "string_pattern_mismatch" and first["loc"][-1] == "function":
+        message = f"{first['input']!r} is not of the form package.module:name"
+    # The held-out problems that are made of the training problems repeat what is wrong with those.
+    num_others = len({(found["loc"][-1:], found["msg"]) for found in errors}) - 1
+    more = f" (and {num_others} more)" if num_others else ""
     return f"{place + ': ' if place else ''}{message}{more}"
 
 

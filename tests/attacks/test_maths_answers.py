@@ -33,6 +33,9 @@ REFUSED = {
     "negative power": "10^{-999999}",
     "a thousand candidates": ",".join(map(str, range(1000))),
     "bars": "|" * 500,
+    "raised tower": "9⁹^9⁹^9⁹",
+    "raised digits": "9" + "⁹" * 1500,
+    "a column of 300 rows": "\\begin{pmatrix}" + "1\\\\" * 300 + "\\end{pmatrix}",
     "nested roots": "\\sqrt{" * 200 + "42" + "}" * 200,
 }
 WRONG = {
@@ -48,6 +51,11 @@ WRONG = {
     "huge matrix": "\\begin{pmatrix}" + "&".join("1" * 400) + "\\end{pmatrix}",
     "sum left to the grader": "\\sum_{k=1}^{99} k",
     "integral left to the grader": "\\int_0^{42} 1 dx",
+    "a thousand factors": "\\times".join("9" * 300),
+    "endless product": "\\prod_{n=1}^{\\infty} 2",
+    "alternatives": "x>1 or " * 200 + "x>2",
+    "millions": "9 million" * 200,
+    "towers of e": "e^{e^{e^{e}}}",
     "format directives": "{0.__class__}%s%n",
 }
 EXPENSIVE = {  # inside the limits, and too dear for the worker: never right, and nothing else suffers
@@ -105,7 +113,26 @@ def test_our_own_memory_stays_small() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["\\alpha", "a ", "1,000,", "^", "^{2", "( ", "|", "1/", "\\text{a}", "$1/", "_2", "\\frac1"]
+    "piece",
+    [
+        "\\alpha",
+        "a ",
+        "1,000,",
+        "^",
+        "^{2",
+        "( ",
+        "|",
+        "1/",
+        "1^ ",
+        "\\{x|",
+        "<",
+        "1 or ",
+        "²",
+        "\\text{a}",
+        "$1/",
+        "_2",
+        "\\frac1",
+    ],
 )
 def test_no_pattern_backtracks_without_end(piece: str) -> None:
     start = time.monotonic()

@@ -99,6 +99,48 @@ STDIN_ATTACKS = {
         "import socket\nfor family in (2, 10, 16, 17):\n try: socket.socket(family); print(42)\n except OSError: pass",
         {"failed"},
     ),
+    "keeps shared memory out of its tables": (
+        "import mmap\nkeep = []\nwhile True:\n m = mmap.mmap(-1, 60 << 20)\n m.write(b'x' * len(m))\n"
+        " m.madvise(mmap.MADV_DONTNEED)\n keep.append(m)",
+        {"error"},
+    ),
+    "maps a device": ("import mmap\nmmap.mmap(open('/dev/zero', 'r+b').fileno(), 1 << 20)", {"error"}),
+    "fills sockets": (
+        "import os, socket, time\nfor _ in range(5): os.fork()\nkeep = []\ntry:\n while True:\n"
+        "  pair = socket.socketpair()\n  keep.append(pair)\n  pair[0].setblocking(False)\n"
+        "  try:\n   while True: pair[0].send(b'x' * 65536)\n  except BlockingIOError: pass\n"
+        "except OSError: pass\ntime.sleep(9)",
+        {"timeout", "error"},
+    ),
+    "makes links without end": (
+        "import os\nn = 0\nwhile True: os.symlink('x' * 200, str(n)); n += 1", {"error", "memory"},
+    ),
+    "hides in attributes": (
+        "import os\nopen('f', 'w')\nn = 0\nwhile True: os.setxattr('f', f'user.{n}', bytes(60000)); n += 1",
+        {"error", "memory"},
+    ),
+    "uses the calls of 32 bits": (
+        "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.mmap.restype = ctypes.c_void_p\n"
+        "page = libc.mmap(None, ctypes.c_size_t(4096), 7, 0x22, -1, 0)\n"
+        "ctypes.memmove(page, b'\\xb8\\x14\\0\\0\\0\\xcd\\x80\\xc3', 8)\n"
+        "ctypes.CFUNCTYPE(ctypes.c_int)(page)()\nprint(42)",
+        {"error"},
+    ),
+    "signals its parent": (
+        "import os\nfor n in range(1, 65):\n try: os.kill(1, n)\n except OSError: pass\nprint(42)", {"passed", "error"},
+    ),
+    "takes its parent's limits": (
+        "import resource\nfor n in range(16):\n try: resource.prlimit(1, n, (0, 0))\n"
+        " except (OSError, ValueError): pass\nprint(42)",
+        {"passed", "error"},
+    ),
+    "prints later through a child": (
+        "import os, time\nprint(4, end='', flush=True)\n"
+        "if os.fork() == 0:\n time.sleep(0.3)\n os.write(1, b'2')\n os._exit(0)",
+        {"failed"},
+    ),
+    "prints half a sign": ("import os\nos.write(1, '42\u00e9'.encode()[:-1])", {"failed"}),
+    "folds constants": ("x = ('a' * 4096 * 4096) * 4096", {"memory", "error"}),
     "resolves a name": ("import socket\nsocket.getaddrinfo('example.com', 80)\nprint(42)", {"error"}),
 }  # fmt: skip
 
@@ -148,6 +190,23 @@ ASSERT_ATTACKS = {
     "answers without end": "import itertools\ndef answer(n): return itertools.count()",
     "raises what ends a checker": "def answer(n): raise SystemExit(0)",
     "raises to end an iteration": "def answer(n): raise GeneratorExit",
+    "traces": "import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)\ndef answer(n): return 0",
+    "is a class that equals everything": (
+        "class Meta(type):\n __eq__ = __instancecheck__ = lambda *a: True\n __hash__ = type.__hash__\n"
+        "class Liar(metaclass=Meta): pass\ndef answer(n): return Liar"
+    ),
+    "says that it is a number": (
+        "class Liar:\n __class__ = property(lambda self: int)\n __eq__ = lambda *a: True\n"
+        " __int__ = __index__ = lambda self: 0\ndef answer(n): return Liar()"
+    ),
+    "writes byte by byte": (
+        "import os, time\ndef answer(n):\n os.write(3, b'\\0\\0\\3\\xe8')\n"
+        " while True: os.write(3, b'x'), time.sleep(0.05)"
+    ),
+    "has a repr without end": (
+        "class Long:\n __repr__ = lambda self: 'x' * (1 << 30)\ndef answer(n): raise ValueError(Long())"
+    ),
+    "returns what collides": "def answer(n): return {i * ((1 << 61) - 1) for i in range(1, 20000)}",
     "redefines what tests are written with": (
         "def abs(x): return 0\ndef len(x): return 42\ndef all(x): return True\ndef answer(n): return 0"
     ),
@@ -222,6 +281,19 @@ def test_a_builtin_of_the_program_is_not_believed(sandbox: Sandbox) -> None:
     program = "def abs(x): return 0\ndef all(x): return True\ndef answer(n): return 0.0"
     tests = [AssertTest(code="assert abs(answer(6) - 42) < 1e-6"), AssertTest(code="assert all([answer(6) == 42])")]
     assert sandbox.check(program, tests).num_passed == 0
+
+
+@pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration", "type('E', (StopIteration,), {})"])
+def test_a_program_cannot_end_a_loop_of_the_test(sandbox: Sandbox, error: str) -> None:
+    tests = [AssertTest(code="assert all(map(lambda n: answer(n) == n * 7, [6, 7]))")]
+    assert sandbox.check(f"def answer(n): raise {error}", tests).outcome == "error"
+
+
+def test_an_object_of_the_setup_keeps_its_methods(sandbox: Sandbox) -> None:
+    setup = "class Node:\n def __init__(self, v): self.v = v\n def same(self, other): return self.v == other.v"
+    program = "def answer(node):\n node.same = lambda other: True\n return node"
+    tests = [AssertTest(code="assert answer(Node(1)).same(Node(2))")]
+    assert sandbox.check(program, tests, setup).outcome == "error"
 
 
 def test_a_module_of_the_program_is_not_believed(sandbox: Sandbox) -> None:

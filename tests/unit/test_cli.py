@@ -95,6 +95,8 @@ def test_help_plan_and_status_import_no_torch(arguments: list[str], tmp_path: Pa
             ["verify", "--in", "good.jsonl", "--out", "out", "--extract", "boxes"],
             "no way of extraction is called 'boxes'",
         ),
+        (["verify", "--in", "good.jsonl", "--out", "./good.jsonl"], "the file of --in, which would be lost"),
+        (["run", "r1-zero-tiny", "--out", "good.jsonl/run"], "good.jsonl/run: no run can be written there"),
         (["sandbox", "run", "--in", "bad.jsonl", "--out", "out"], "bad.jsonl, line 1: 'tests' is no list of tests"),
         (["sandbox", "run", "--in", "tests.jsonl", "--out", "out"], "tests.jsonl, line 1: a test is an assert,"),
     ],
@@ -198,6 +200,17 @@ def test_sandbox_run_writes_a_verdict_for_each_program(tmp_path: Path) -> None:
         ("a", "passed", 1.0), ("b", "failed", 0.5), ("c", "passed", 1.0), ("d", "timeout", 0.0),
     ]  # fmt: skip
     assert {"why", "seconds", "peak_mb"} <= set(verdicts[0])
+    assert all(row["isolated"] for row in verdicts)
+
+
+def test_programs_run_without_isolation_only_by_explicit_wish_and_it_is_said(tmp_path: Path) -> None:
+    row = {"id": "a", "program": "print(2 * int(input()))", "tests": [{"stdin": "21\n", "stdout": "42\n"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    found = hone("sandbox", "run", "--in", "rows.jsonl", "--out", "out.jsonl", "--unsafe", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "without isolation" in found.stderr
+    verdict = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (verdict["verdict"], verdict["isolated"]) == ("passed", False)
 
 
 def test_preflight_answers_by_its_exit_code(tmp_path: Path) -> None:

@@ -75,8 +75,13 @@ def test_a_dataset_keeps_its_validation_split_for_the_held_out_evaluations(tmp_p
     [
         (DATASET.replace("train", "all"), "no held-out problems: give evaluation.problems, or problems.split"),
         (DATASET.replace("question", "questoin"), "no such key; did you mean 'question'?"),
+        (DATASET.replace('answer = "a"', 'task = "gcd"'), "problems.task: no such key"),
         (DATASET.replace('answer = "a"', 'verifier = "maths"'), "problems.verifier: Input should be"),
-        ('rewards = { custom = [{ function = "brevity" }] }', "rewards.custom.0.function"),
+        (DATASET + "\nevaluation = 5", "evaluation: Input should be a valid dictionary"),
+        (
+            'rewards = { custom = [{ function = "mine.brevity" }] }',
+            "rewards.custom.0.function: 'mine.brevity' is not of the form package.module:name",
+        ),
         ('rewards = { custom = [{ function = "mine:format" }] }', "two rewards are named 'format'"),
     ],
 )
@@ -84,6 +89,8 @@ def test_a_wrong_dataset_or_reward_is_refused_in_one_line(line: str, complaint: 
     with pytest.raises(HoneError) as refusal:
         load_recipe(write(tmp_path, GOOD.replace("steps = 2", f"steps = 2\n{line}")))
     assert complaint in str(refusal.value)
+    assert "did you mean 'task'" not in str(refusal.value)
+    assert " more)" not in str(refusal.value)  # it is one fault, though the held-out problems repeat it
 
 
 def test_rewards_become_the_rule_that_scores() -> None:

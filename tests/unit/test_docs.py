@@ -35,11 +35,11 @@ def test_every_command_of_the_page_on_rewards_works(tmp_path: Path) -> None:
         return [(row["id"], row["verdict"]) for row in rows]
 
     assert verdicts("verdicts.jsonl") == [
-        ("1", "right"),
-        ("2", "right"),
-        ("3", "wrong"),
-        ("4", "right"),
-        ("5", "wrong"),
+        (1, "right"),
+        (2, "right"),
+        (3, "wrong"),
+        (4, "right"),
+        (5, "wrong"),
     ]
     assert verdicts("program-verdicts.jsonl") == [
         ("stdin", "passed"), ("assert", "failed"), ("call", "passed"), ("loop", "timeout"),

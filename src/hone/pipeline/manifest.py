@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -74,9 +76,13 @@ def stage_hashes(recipe: Recipe, folders: Mapping[str, Path]) -> dict[str, str]:
     hashes: dict[str, str] = {}
     contents = {name: hash_folder(folder) for name, folder in folders.items()}
     for stage in recipe.stage:
-        sources = {name: hashes.get(name) or contents[name] for name in stage.inputs}
-        sources |= {path: hash_data(path) for path in stage.files}
-        content = {"seed": recipe.seed, "stage": stage_settings(stage), "inputs": sources}
+        content = {
+            "seed": recipe.seed,
+            "stage": stage_settings(stage),
+            "inputs": {name: hashes.get(name) or contents[name] for name in stage.inputs},
+            "files": {path: hash_data(path) for path in stage.files},
+            "functions": {function: hash_module(function) for function in stage.functions},
+        }
         hashes[stage.name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     return hashes
 
@@ -100,7 +106,7 @@ def hash_data(path: str) -> str:
     """Return a digest of a data file, or of a folder of them; of a hub dataset its name alone. Refuse a wrong path."""
     if path.startswith("hub:"):
         return path
-    place = Path(path)
+    place = Path(path).expanduser()
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
     digest = hashlib.sha256()
     for file in files:
@@ -111,6 +117,20 @@ def hash_data(path: str) -> str:
         except OSError as error:
             raise HoneError(f"problems.path = {path!r}: {error.strerror}: {file}") from error
     return digest.hexdigest()[:16]
+
+
+def hash_module(function: str) -> str:
+    """Return a digest of the file where `package.module:name` stands, looked for as worker processes do.
+
+    What the module imports does not count. Of one that is in no file there, the name alone: a preflight refuses it.
+    """
+    module = function.partition(":")[0]
+    for folder in (*sys.path, os.getcwd()):
+        package = Path(folder, *module.split("."))
+        for file in (package / "__init__.py", package.with_name(f"{package.name}.py")):
+            if file.is_file():
+                return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return module
 
 
 def now() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hone.config import Recipe, Stage
+from hone.config import Dataset, Recipe, Stage
 from hone.pipeline.manifest import (
     FILE,
     Manifest,
@@ -28,6 +28,7 @@ from hone.pipeline.manifest import (
 )
 from hone.pipeline.summary import write_summary
 from hone.record.files import remove, write_json
+from hone.stages.problems import find_problems
 from hone.types import HoneError, RunError
 
 
@@ -75,6 +76,7 @@ def run_recipe(recipe: Recipe, run: Path, console: Console, *, from_stage: str |
                 f"{run}: stage {plan.changed[0]!r} was made with other settings or inputs. Nothing was changed: give "
                 f"another --out for a new run, or --from {plan.changed[0]} to make it and what depends on it again"
             )
+        _read_data(plan)
         plan.manifest.save(run)
         for stage in recipe.stage:
             if plan.manifest.stages[stage.name].state == "done":
@@ -82,6 +84,15 @@ def run_recipe(recipe: Recipe, run: Path, console: Console, *, from_stage: str |
                 continue
             _carry_out(stage, plan, console)
         return write_summary(recipe, plan.manifest, run)
+
+
+def _read_data(plan: Plan) -> None:
+    """Read the problems of every stage that is not done, so that a wrong file is refused before any work."""
+    for stage in plan.recipe.stage:
+        if plan.manifest.stages[stage.name].state != "done":
+            for problems in stage.problem_sets:
+                if isinstance(problems, Dataset):
+                    find_problems(problems)
 
 
 def dependents(recipe: Recipe, name: str) -> list[str]:
@@ -138,8 +149,12 @@ def _carry_out(stage: Stage, plan: Plan, console: Console) -> None:
 @contextmanager
 def _alone_in(run: Path) -> Iterator[None]:
     """Hold the run's lock, which the system releases however the process ends."""
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("w") as lock:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        opened = (run / ".lock").open("w")
+    except OSError as error:
+        raise HoneError(f"{run}: no run can be written there: {error.strerror}; give another --out") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

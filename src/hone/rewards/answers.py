@@ -81,7 +81,7 @@ def same(gold: Value, pred: Value, same_formula: SameFormula) -> bool:
     if isinstance(gold, Word) and isinstance(pred, Word):
         return _same_word(gold.text, pred.text)
     if isinstance(gold, Word) or isinstance(pred, Word):
-        return False
+        return _may_be_unknown(gold, pred) and same_formula(latex(gold), latex(pred))
     if isinstance(gold, Group) or isinstance(pred, Group):
         return _same_group(gold, pred, same_formula)
     if units_differ(gold.unit, pred.unit):
@@ -174,6 +174,13 @@ def _rounds_to(rounded: Number, exact: Number) -> bool:
     return abs(rounded.value - exact.value) <= Fraction(1, 2 * 10**rounded.decimals)
 
 
+def _may_be_unknown(gold: Value, pred: Value) -> bool:
+    """Say whether one is a letter and the other a formula in it."""
+    word, formula = (gold, pred) if isinstance(gold, Word) else (pred, gold)
+    assert isinstance(word, Word)
+    return isinstance(formula, Formula) and len(word.text) == 1 and word.text in formula.latex
+
+
 def _same_word(gold: str, pred: str) -> bool:
     if len(gold) == 1 or len(pred) == 1:
         return gold == pred
@@ -183,6 +190,9 @@ def _same_word(gold: str, pred: str) -> bool:
 def _same_group(gold: Value, pred: Value, same_formula: SameFormula) -> bool:
     if not isinstance(gold, Group) or not isinstance(pred, Group):
         return _same_as_single(gold, pred, same_formula)
+    if len(gold.items) != len(pred.items) and (_is_set_of_one(gold) or _is_set_of_one(pred)):
+        gold, pred = (group.items[0] if _is_set_of_one(group) else group for group in (gold, pred))
+        return same(gold, pred, same_formula)
     if gold.brackets and pred.brackets and gold.brackets != pred.brackets:
         return False
     golds, preds = _comparable(gold.items), _comparable(pred.items)
@@ -197,18 +207,26 @@ def _same_group(gold: Value, pred: Value, same_formula: SameFormula) -> bool:
 
 
 def _same_as_single(gold: Value, pred: Value, same_formula: SameFormula) -> bool:
-    """Compare a group with what is none: a set of one, a decimal comma, or an interval written as a formula."""
+    """Compare a group with what is none: a set of one, one answer in two notations, a decimal comma, an interval."""
     group, single, swapped = (gold, pred, False) if isinstance(gold, Group) else (pred, gold, True)
     assert isinstance(group, Group)
     if isinstance(single, Number):
         comma = _DECIMAL_COMMA.fullmatch(group.latex)
         if comma and not group.brackets and single.decimals:
             return Fraction(f"{comma[1]}.{comma[2]}") == single.value
-        if len(group.items) != 1 or group.brackets not in ("", "{}"):
-            return False
-    if len(group.items) == 1 and group.brackets in ("", "{}"):
+    if _is_set_of_one(group) or (len(group.items) == 1 and not group.brackets) or (swapped and _is_repetition(group)):
         return same(single, group.items[0], same_formula) if swapped else same(group.items[0], single, same_formula)
     return isinstance(single, Formula) and bool(group.brackets) and same_formula(latex(gold), latex(pred))
+
+
+def _is_set_of_one(group: Group) -> bool:
+    return group.brackets == "{}" and len(group.items) == 1
+
+
+def _is_repetition(group: Group) -> bool:
+    """Say whether a list is one number in several notations, e.g. `1/2 or 0.5`."""
+    numbers = {(item.value, item.percent, item.unit) for item in group.items if isinstance(item, Number)}
+    return not group.brackets and len(numbers) == 1 and all(isinstance(item, Number) for item in group.items)
 
 
 def _comparable(items: tuple[Value, ...]) -> tuple[Value, ...]:

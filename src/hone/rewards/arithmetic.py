@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from hone.rewards.format import without_tags
@@ -21,7 +21,7 @@ class Number:
         _reference(problem)
 
     def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
-        return [self._judge(_reference(problem), answer) for problem, answer in cases]
+        return [_judge(problem, answer, self._compare) for problem, answer in cases]
 
     def loosely(self, text: str) -> str:
         return last_expression(without_tags(text))
@@ -35,7 +35,7 @@ class Number:
         value = _reference(problem).value
         return [str(value + 1), str(-value - 1), f"{value} + 0"]
 
-    def _judge(self, reference: Value, answer: str) -> Verified:
+    def _compare(self, reference: Value, answer: str) -> Verified:
         number = _number(answer)
         if number is None:
             return Verified(Verdict.WRONG, "not a number")
@@ -50,7 +50,7 @@ class Expression:
         _reference(problem)
 
     def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
-        return [self._judge(_reference(problem), answer) for problem, answer in cases]
+        return [_judge(problem, answer, self._compare) for problem, answer in cases]
 
     def loosely(self, text: str) -> str:
         return last_expression(without_tags(text))
@@ -66,7 +66,7 @@ class Expression:
     def wrong_answers(self, problem: Problem) -> list[str]:
         return [f"( {problem.answer} ) + 1", str(_reference(problem).value), f"( {problem.answer} ) + 0"]
 
-    def _judge(self, reference: Value, answer: str) -> Verified:
+    def _compare(self, reference: Value, answer: str) -> Verified:
         try:
             found = parse(answer)
         except NotAnExpression as error:
@@ -91,6 +91,14 @@ def last_expression(text: str) -> str:
             continue
         return end
     return ""
+
+
+def _judge(problem: Problem, answer: str, compare: Callable[[Value, str], Verified]) -> Verified:
+    try:
+        reference = _reference(problem)
+    except HoneError as error:
+        return Verified(Verdict.UNSCORABLE, f"gold: {error}")
+    return compare(reference, answer)
 
 
 def _reference(problem: Problem) -> Value:

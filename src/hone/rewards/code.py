@@ -36,7 +36,7 @@ class Code:
         """Two programs cannot be compared."""
 
     def wrong_answers(self, problem: Problem) -> list[str]:
-        return ["", "pass", "print(42)"]
+        return ["", "pass", "raise SystemExit"]
 
 
 def _verified(result: Result) -> Verified:

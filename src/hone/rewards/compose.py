@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 
 from hone.rewards.format import split_completion
@@ -63,7 +63,7 @@ def _read_custom(reward: CustomReward, outcome: Outcome) -> Verified:
     value = outcome.value
     if outcome.why.startswith(_WRONG_PATH):
         raise HoneError(f"reward {reward.function}: {outcome.why}")
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
         return Verified(Verdict.RIGHT, reward.name, float(value))
     if outcome.kind == "value":
         why = "cannot judge" if value is None else f"returned {value!r:.50}, neither a number nor None"

@@ -130,26 +130,34 @@ def _unwrap(content: str, depth: int) -> str:
 # --- phrases, formulas, numbers ---
 
 _PHRASE = re.compile(
-    r"\banswers?\**\s*(?:(?:is|are|was|be)\b|[:：=]|(?=\$|\\[(\[]))|####"
-    r"|(?:答案|结果)\s*(?:是|为|就是|应为|应选|选|[:：])|答\s*[:：]|选(?:择|项)?\s*(?:[:：]\s*|(?=[A-J]))",
+    r"\bans(?:wers?)?\b\**\s*(?:(?:is|are|was|be)\b|[:：=]|(?=\$|\\[(\[]))|####"
+    r"|(?:答案|最[终后](?:结果|答案))\s*(?:是|为|就是|应为|应选|选|[:：])|答\s*[:：]|选择?\s*(?:[:：]\s*|(?=[A-J]))",
     re.IGNORECASE,
 )
-_LEAD = re.compile(r"[\s*:：=]*")
-_END_OF_SENTENCE = re.compile(r"\n|,?\s+(?:because|since|rather|not)\b|。|\.(?=\s|$|\*)|<\|")
+_LEAD = re.compile(r"[\s*:：=]*(?:(?:therefore|thus|then|hence|simply|just|exactly|equal to)\b[\s*,:]*)?")
+_END_OF_SENTENCE = re.compile(r"\n|,?\s\(?(?:because|since|rather|not)\b|。|\.(?=\s|$|\*)|<\|")
 _FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _FORMULAS = re.compile(
     rf"(?:{_FORMULA.pattern})(?:\s*(?:,\s*)?(?:and|or|且|或)?\s*(?:{_FORMULA.pattern}))*\s*%?", re.DOTALL
 )
-_NO_UNIT = r"(?:an?|as|at|by|for|from|if|in(?= [a-z])|is|of|on|so|to|the|and|or|but|with|than|more|each|when|are|was)"
+_NO_UNIT = (
+    r"(?:an?|as|at|by|for|from|if|in(?= [a-z])|is|of|on|so|to|the|and|or|but|with|than|more|per|each|when|are|was)"
+)
 _UNIT = (
-    r"(?:\s?(?:%|percent|元|[€£¥°]|[a-zA-Zµ]{1,5}[²³]|"
-    rf"(?!{_NO_UNIT}\b)[a-z]{{1,12}}(?:/[a-z]{{1,4}}|\sper\s[a-z]{{1,12}})?\b|"
+    r"(?:\s?(?:%|per\s?cent|元|[€£¥°]|[a-zA-Zµ]{1,5}[²³]|"
+    rf"(?:(?:sq|square|cubic)\s)?(?!{_NO_UNIT}\b)[a-z]{{1,12}}(?:/[a-z]{{1,4}}|\sper\s[a-z]{{1,12}})?\b|"
     r"(?:平方|立方)?[\u4e00-\u9fff]{1,2}(?:/[\u4e00-\u9fff]{1,2})?))?"
 )
-_NUMBER = re.compile(rf"(?<![A-Za-z0-9_.])[-−+]?(?:\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:[.,/]\d+)?|\.\d+){_UNIT}(?![\dA-Z_])")
+_NUMBER = re.compile(
+    rf"(?<![A-Za-z0-9_.])[-−+]?(?:\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|\d+(?:[.,/]\d+)?|\.\d+){_UNIT}(?![\dA-Z_])"
+)
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm)\w*\s*\{[^{}]*\}|\\[A-Za-z]+|\b(?:and|or)\b")
-_PROSE = re.compile(r"[A-Za-z'’]{2,}[,:]?\s+\$?[A-Za-z'’]+[,:]?\s+\S|[A-Za-z]{2,} [A-Za-z]{2,}|[\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{2}\d")
-_FEW_WORDS = re.compile(r"[A-Za-z'’-]+(?: [A-Za-z'’-]+){0,4}")
+_PROSE = re.compile(
+    r"[A-Za-z'’]{2,}[,:]?\s+\$?[A-Za-z'’]+[,:]?\s+\S|[A-Za-z]{2,} [A-Za-z]{2,}|[\u4e00-\u9fff]{5}"
+    r"|^\D*[\u4e00-\u9fff](?<!第)\s*[$\\\w=<>+-]*\d"
+)
+_AFTER_HAN = re.compile(r"[\u4e00-\u9fff][\s，,:：]*([A-Za-z\d\\(\[|{+-][^\u4e00-\u9fff]*)\Z")
+_FEW_WORDS = re.compile(r"[A-Za-z'’-]+(?: [A-Za-z'’-]+){0,4}|[\u4e00-\u9fff]{1,12}")
 MAX_BARE, MAX_TAIL = 300, 3000  # these patterns are quadratic at worst, so they see the end of a text alone
 
 
@@ -173,16 +181,19 @@ def _last_phrase(text: str) -> str | None:
 
 def _answer_in(text: str) -> str | None:
     """Return the whole text where it is an answer by itself, else its last formula or number; None for mere prose."""
-    text = text[-MAX_TAIL:].strip().strip("*").strip()
+    text = text[-MAX_TAIL:].strip(" \t\r\n*。．`“”")
     if len(text) <= MAX_BARE and not _PROSE.search(_TEXT.sub(" ", text)):
         return text or None
     formula = _last_match(_FORMULAS, text)
+    if formula is None and (tail := _AFTER_HAN.search(text)) and not _PROSE.search(_TEXT.sub(" ", tail[1])):
+        return tail[1]
     number = _last_match(_NUMBER, text[formula.end() if formula else 0 :])
     if number:
         return number.group().strip()
     if formula:
         return formula.group().strip()
-    return text if _FEW_WORDS.fullmatch(text) else None
+    few_words = _FEW_WORDS.fullmatch(text.rstrip("."))
+    return few_words.group() if few_words else None
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

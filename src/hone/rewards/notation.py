@@ -7,7 +7,6 @@ Everything else stays LaTeX. Text work alone, with bounded digits: nothing is ev
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
@@ -28,7 +27,7 @@ class OutsideLimits(ValueError):
 _SIGN_NAMES = ("times", "cdot", "le", "ge", "ne", "approx", "infty", "pi", "sqrt", "cup", "cap", "in", "pm")
 _CHARACTERS: dict[int, str | None] = {
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width forms
-    **dict.fromkeys(map(ord, "\u3000\u00a0\u2009\u202f\t\n\r"), " "),
+    **dict.fromkeys(map(ord, "\u3000\u00a0\u2009\u202f"), " "),
     **dict.fromkeys(map(ord, "−–—"), "-"),
     **dict.fromkeys(map(ord, "’′"), "'"),
     **dict.fromkeys(map(ord, "€£¥￡￥"), r"\$"),
@@ -38,6 +37,7 @@ _CHARACTERS: dict[int, str | None] = {
         ord(sign): text
         for sign, text in zip("、。【】∶÷°⟨⟩", [",", ".", "[", "]", ":", "/", r"^\circ ", "(", ")"], strict=True)
     },
+    **{code: f"{chr(code)}," for code in range(ord("①"), ord("⑳") + 1)},
     **{
         ord(sign): rf"\frac{{{text[0]}}}{{{text[1]}}}"
         for sign, text in zip("½¼¾⅓⅔", ["12", "14", "34", "13", "23"], strict=True)
@@ -46,8 +46,8 @@ _CHARACTERS: dict[int, str | None] = {
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _TEXT_COMMAND = r"\\(?:text|mbox|mathrm|textbf|textit|textrm|textnormal|mathbf|mathit|operatorname|boxed|fbox)\s*"
-_POWERS = {"million": "6", "billion": "9", "trillion": "{12}", "万": "4", "亿": "8"}
-_SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+_POWERS = [("million", "6"), ("billion", "9"), ("trillion", "{12}"), ("万", "4"), ("亿", "8")]
+_SPELLINGS = [
     (re.compile(pattern), new)
     for pattern, new in [
         (r"\\!\s*", ""),
@@ -57,8 +57,12 @@ _SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
         (r"\\langle(?![A-Za-z])", "("),
         (r"\\rangle(?![A-Za-z])", ")"),
         (r"\\mathbb\s*([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
+        (r"\\(bar|overline|vec|overrightarrow|hat)\s+([A-Za-z])(?![A-Za-z])", r"\\\1{\2}"),
+        (r"\\color\s*\{\w+\}|(?<=\\\\)\s*\[\d+(?:pt|em|ex)\]", ""),
+        (r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
         (r"\\lg(?![A-Za-z])", r"\\log_{10} "),
-        (r"\\(arc|)(c|)tg(?![A-Za-z])", lambda name: rf"\{name[1]}{'cot' if name[2] else 'tan'} "),
+        (r"\\(arc)?tg(?![A-Za-z])", r"\\\1tan "),
+        (r"\\(arc)?ctg(?![A-Za-z])", r"\\\1cot "),
         (r"\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it)(?![A-Za-z])|(?<!\\)(?:\\[,;: ]|~)", " "),
         (r"\\q?quad(?![A-Za-z])", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
@@ -71,17 +75,18 @@ _SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
         (r"\\lt(?![A-Za-z])", "<"),
         (r"\\gt(?![A-Za-z])", ">"),
         (r"\\l?dots|\\cdots|\.\.\.", r"\\ldots "),
-        (r"\\?%|(?<=[\d\s}])(?:percentage|percent|pct)\b|" + _TEXT_COMMAND + r"\{\s*(?:percent|pct)\s*\}", " % "),
-        (r"(?<=\d)\s*(million|billion|trillion|[万亿])(?![A-Za-z])", lambda word: rf" \times 10^{_POWERS[word[1]]} "),
+        (r"\\?%|(?<=[\d\s}])(?:percentage|per\s?cent|pct)\b|" + _TEXT_COMMAND + r"\{\s*(?:percent|pct)\s*\}", " % "),
+        *[(rf"(?<=\d)\s*{word}(?![A-Za-z])", rf" \\times 10^{power} ") for word, power in _POWERS],
         (r"百分之\s*(\d+(?:\.\d+)?)", r"\1 % "),
         (r"(\d)\s*\^\s*\{?\s*(?:" + _TEXT_COMMAND + r"\{)?\s*(st|nd|rd|th)\s*\}{0,2}(?![A-Za-z])", r"\1\2"),
+        (r"(?<=\d)\s*x\s*(?=10\s*\^)", r" \\times "),
         (r"\*\*", "^"),
         (r"(?<![A-Za-z\\])(exp|(?:arc)?(?:sin|cos|tan)|ln|log)(?=\s?\()", r"\\\1"),
         (r"\bsqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\\sqrt\s*(\d)", r"\\sqrt{\1}"),
         (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
         (r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "),
-        (r"([_^])\{([A-Za-z0-9])\}", r"\1\2"),
+        (r"([_^])\{([A-Za-z0-9])\}(?!\d)", r"\1\2"),
         (r"_([A-Za-z0-9])(?=[A-Za-z])", r"_\1 "),
         (r"\\degree(?![A-Za-z])", r"^\\circ "),
         (r"(^|[(\[,])\s*\+\s*\\infty", r"\1\\infty"),
@@ -90,17 +95,19 @@ _SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
         (r"\s+", " "),
     ]
 ]
+_DECIMAL = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 _TEXT_BLOCK = re.compile(_TEXT_COMMAND + r"\{([^{}]*)\}")
 _DOUBLED_COMMAND = re.compile(r"\\\\(?=[a-zA-Z])")
 
 
 def _spell(text: str) -> str:
     """Return the text in one spelling: ASCII, no dollars, no spacing commands, no text blocks."""
-    text = _RAISED_RUN.sub(lambda run: f"^{{{run.group().translate(_RAISED)}}}", text)
-    text = _trim(text.translate(_CHARACTERS))
+    if not text.isascii():
+        text = _RAISED_RUN.sub(lambda run: f"^{{{run.group().translate(_RAISED)}}}", text).translate(_CHARACTERS)
+    text = " ".join(_trim(text).split())
     if "\\begin" not in text:
         text = _DOUBLED_COMMAND.sub(r"\\", text)
-    if not text.isdecimal():
+    if not _DECIMAL.fullmatch(text):
         for pattern, new in _SPELLINGS:
             text = pattern.sub(new, text)
         text = _TEXT_BLOCK.sub(_unblock, _TEXT_BLOCK.sub(_unblock, text))
@@ -245,7 +252,7 @@ _ARITHMETIC = re.compile(r"[\d\s+\-*/^().{}]|\\(?:frac|times|cdot|sqrt)")
 _COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _RATIO = re.compile(r"\d+(?:\s*:\s*\d+)+")
 _BASE = re.compile(r"\(?(-?[0-9A-F.]+)\)?\s*_\{?\(?(\d{1,2})\)?\}?")
-_PROSE = re.compile(r"[A-Za-z]{4,}|\d\s*[apAP]\.?[mM]\b|[\u4e00-\u9fff]|^(?:[A-DF-Za-df-hj-z]|[A-Z]{2,})$")
+_PROSE = re.compile(r"[A-Za-z]{4,}|\d\s*[apAP]\.?[mM]\b|[\u4e00-\u9fff①-⑳]|^(?:[A-DF-Za-df-hj-z]|[A-Z]{2,})$")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _PM = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
@@ -293,10 +300,10 @@ def _read(text: str) -> Value:
     return _scalar(text)
 
 
-def _alternatives(text: str) -> Value | None:
+def _alternatives(text: str) -> Formula | None:
     """Read inequalities in one unknown that are joined by "or": together they describe a set."""
     parts = _OR.split(text)
-    if len(parts) < 2 or "," in text or not all(map(_RELATION.search, parts)):
+    if len(parts) < 2 or "," in text or _outer_brackets(text) or not all(map(_RELATION.search, parts)):
         return None
     unknowns = {frozenset(re.findall("[A-Za-z]", _COMMAND.sub(" ", part))) for part in parts}
     return Formula(r" \lor ".join(parts)) if len(unknowns) == 1 and len(*unknowns) == 1 else None

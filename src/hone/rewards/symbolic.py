@@ -66,12 +66,15 @@ def _same_formula(gold: str, pred: str) -> bool:
         return False
     if isinstance(expected, sympy.Eq) and isinstance(found, sympy.Eq):
         return _same_equation(expected, found)
-    if _describe_sets(expected, found):
-        expected, found = _solutions(expected), _solutions(found)
-    equal = bool(
-        verify(expected, found, numeric_precision=PRECISION, allow_set_relation_comp=True, timeout_seconds=None)
-    )
-    return equal and not _differ_in_size(expected, found)
+    if isinstance(expected, sympy.Expr) and isinstance(found, sympy.Expr) and (expected.is_Symbol or found.is_Symbol):
+        return bool(sympy.simplify(expected - found) == 0)  # math-verify compares unknowns by name alone
+    if _verify(expected, found):
+        return not _differ_in_size(expected, found)
+    return _describe_sets(expected, found) and _verify(_solutions(expected), _solutions(found))
+
+
+def _verify(gold: Any, pred: Any) -> bool:
+    return bool(verify(gold, pred, numeric_precision=PRECISION, allow_set_relation_comp=True, timeout_seconds=None))
 
 
 def _parsed_reference(gold: str) -> Any:
@@ -105,10 +108,10 @@ def _describe_sets(gold: Any, pred: Any) -> bool:
 
 
 def _solutions(value: Any) -> Any:
-    """Return the set of numbers that a condition describes; the value itself where it is no condition on one unknown."""
+    """Return the set of numbers that a condition on one unknown describes; any other value as it is."""
     try:
         return value.as_set() if isinstance(value, _CONDITION) and len(value.free_symbols) == 1 else value
-    except NotImplementedError:  # sympy cannot solve it
+    except (NotImplementedError, TypeError, ValueError):  # sympy cannot solve it
         return value
 
 

@@ -38,6 +38,13 @@ SAME_UNIT = {
         "km/h kmh kmph kilometers/hour kilometres/hour 千米/时 千米/小时 公里/小时",
         "m/s meters/second metres/second 米/秒",
         "mph mi/h miles/hour",
+        "radian rad radians 弧度",
+        "hertz Hz",
+        "kilohertz kHz",
+        "kilojoule kJ",
+        "kilowatt kW",
+        "kilopascal kPa",
+        "mole mol moles 摩尔",
     )
     for spelling in names.split()
 }

@@ -1,7 +1,7 @@
 """Whether a final answer is right: one verifier a kind of answer, with three outcomes.
 
 A problem names its verifier, and where in a completion its answer stands. A reference answer that its verifier cannot
-read is an error of the data set and raises; it never scores.
+read is an error of the data set: the preflight finds it (`check_reference` raises), and no answer to it can be scored.
 """
 
 from __future__ import annotations
@@ -70,8 +70,6 @@ class Choice:
             raise HoneError(f"problem {problem.id}: its reference {problem.answer!r} is no letter A to Z")
 
     def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
-        for problem, _ in cases:
-            self.check_reference(problem)
         return [self._judge(problem, answer) for problem, answer in cases]
 
     def loosely(self, text: str) -> str | None:
@@ -84,6 +82,10 @@ class Choice:
         return [letter for letter in "ABCD" if letter != problem.answer] + ["A, B, C, D"]
 
     def _judge(self, problem: Problem, answer: str) -> Verified:
+        try:
+            self.check_reference(problem)
+        except HoneError as error:
+            return Verified(Verdict.UNSCORABLE, f"gold: {error}")
         letter = _letter(answer)
         right = letter == problem.answer
         return Verified(Verdict.RIGHT if right else Verdict.WRONG, f"chose {letter[:20] or 'nothing'}", float(right))

@@ -27,6 +27,7 @@ START_SECONDS, END_SECONDS = 20.0, 20.0
 SAMPLE_SECONDS = 0.05
 MAX_FILES = 20_000
 _PIECE = 1 << 18
+_LAUNCHER_ENDED = "the sandbox's launcher has ended (was it killed for memory?): run again"
 
 
 class Stopped(Exception):
@@ -206,11 +207,18 @@ class Stock:
         except OSError as error:
             channel.close()
             os.close(status)
-            raise RunError("the sandbox's launcher has ended: open the sandbox again") from error
+            raise RunError(_LAUNCHER_ENDED) from error
         finally:
             theirs.close()
             os.close(status_end)
         return Box(channel, status, self.limits, self.isolated)
+
+    def ensure_launcher(self) -> None:
+        """Raise `RunError` where the launcher has ended, and every box with it."""
+        poll = select.poll()
+        poll.register(self._control, 0)  # its end is always reported
+        if poll.poll(0):
+            raise RunError(_LAUNCHER_ENDED)
 
     def close(self) -> None:
         """End the waiting boxes and the launcher."""

@@ -39,6 +39,7 @@ class Sandbox:
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="sandbox")
         self._jobs: set[_Job] = set()
         self._closed = False
+        self._owner = os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +74,8 @@ class Sandbox:
         """Judge a program later. Cancelling the future kills what runs for it."""
         if self._closed:
             raise HoneError("the sandbox is closed")
+        if os.getpid() != self._owner:
+            raise HoneError("the sandbox was opened before this process was forked: open one of its own")
         job = _Job(self, program, tuple(tests), setup)
         self._jobs.add(job)
         job.future.add_done_callback(lambda _: self._jobs.discard(job))
@@ -80,7 +83,9 @@ class Sandbox:
         return job.future
 
     def close(self) -> None:
-        """Kill what runs, cancel what waits, and leave no process behind."""
+        """Kill what runs, cancel what waits, and leave no process behind; do nothing in a forked child."""
+        if os.getpid() != self._owner:
+            return
         self._closed = True
         for job in list(self._jobs):
             job.future.cancel()
@@ -124,6 +129,7 @@ class _Job:
             places = [place for place, test in enumerate(self.tests) if isinstance(test, kind)]
             if places:
                 judged |= zip(places, judge([self.tests[place] for place in places]), strict=True)
+        self.sandbox._stock.ensure_launcher()  # boxes that end with it say nothing of a program
         return self._result(judged, time.monotonic() - start, run.peak_bytes / (1 << 20))
 
     def _result(self, judged: dict[int, Judged], seconds: float, peak_mb: float) -> Result:

@@ -1,8 +1,8 @@
 """The system calls that a box may not make, as a classic BPF program that bubblewrap loads.
 
 A deny list: everything that makes namespaces, mounts, looks into other processes, loads code into the kernel, speaks to
-a network or keeps memory that no limit counts fails with EPERM. It knows x86_64 and aarch64 by their own numbers; the
-namespaces, the user id and the read-only root hold without it.
+a network, waits for the host's disks or keeps memory that no limit counts fails with EPERM. It knows x86_64 and aarch64
+by their own numbers; the namespaces, the user id and the read-only root hold without it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from hone.types import HoneError
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL_PROCESS, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; its low half, little-endian
+# Offsets in struct seccomp_data; of an argument its low half, little-endian.
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _FOURTH_ARGUMENT = 0, 4, 16, 40
 _X32 = 0x40000000  # the second calling convention of x86_64
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWUSER, NEWPID, NEWNET, NEWIPC, NEWUTS, NEWCGROUP, NEWNS and NEWTIME
 _AF_UNIX = 1
+_MAP_SHARED, _MAP_ANONYMOUS = 0x01, 0x20
 
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE, _CLONE3, _SOCKET = {"x86_64": 56, "aarch64": 220}, 435, {"x86_64": 41, "aarch64": 198}
+_MMAP = {"x86_64": 9, "aarch64": 222}
 _DENIED = {
     "x86_64": {
         "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312,
@@ -34,6 +37,7 @@ _DENIED = {
         "personality": 135, "name_to_handle_at": 303, "open_by_handle_at": 304, "fanotify_init": 300,
         "memfd_create": 319, "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240,
         "sethostname": 170, "setdomainname": 171, "move_pages": 279, "migrate_pages": 256, "vhangup": 153,
+        "sync": 162, "syncfs": 306,
     },
     "aarch64": {
         "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272,
@@ -46,6 +50,7 @@ _DENIED = {
         "personality": 92, "name_to_handle_at": 264, "open_by_handle_at": 265, "fanotify_init": 262,
         "memfd_create": 279, "shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180,
         "sethostname": 161, "setdomainname": 162, "move_pages": 239, "migrate_pages": 238, "vhangup": 58,
+        "sync": 81, "syncfs": 267,
     },
 }  # fmt: skip
 _DENIED_EVERYWHERE = {  # calls since Linux 5.1 have one number on every machine
@@ -70,6 +75,9 @@ def seccomp_filter(machine: str | None = None) -> bytes:
         program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _FAIL | errno.EPERM)]
     # clone3 takes its flags in memory, out of a filter's sight; ENOSYS makes the C library use clone instead.
     program += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _FAIL | errno.ENOSYS)]
+    # Shared memory without a file stays the kernel's when no process has it in its tables: nobody would count it.
+    program += [(_EQUAL, 0, 5, _MMAP[machine]), (_LOAD, 0, 0, _FOURTH_ARGUMENT), (_ANY_BIT, 0, 2, _MAP_ANONYMOUS)]
+    program += [(_ANY_BIT, 0, 1, _MAP_SHARED), (_RETURN, 0, 0, _FAIL | errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
     program += [(_EQUAL, 0, 3, _CLONE[machine]), (_LOAD, 0, 0, _FIRST_ARGUMENT)]
     program += [(_ANY_BIT, 0, 5, _NEW_NAMESPACES), (_RETURN, 0, 0, _FAIL | errno.EPERM)]
     program += [(_EQUAL, 0, 3, _SOCKET[machine]), (_LOAD, 0, 0, _FIRST_ARGUMENT)]

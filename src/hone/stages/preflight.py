@@ -9,23 +9,28 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
 
 from hone.config import Dataset, RlStage
+from hone.config import Preflight as Limits
 from hone.record.files import write_json
+from hone.record.progress import StageProgress
 from hone.rewards.compose import score
 from hone.rewards.verifiers import VERIFIERS, completion_with
-from hone.stages.problems import benchmark_name, find_problems
+from hone.stages.problems import benchmark_name, find_problems, load
 from hone.tasks.overlap import duplicates, find_overlap
 from hone.types import HoneError, Problem, RewardRule, Score, Verdict
 
 SHOWN = 5  # rows that a message names; the report holds all
+_Fault = Literal["gold", "accepted", "overlap", "near overlap"]
+_FAULTS: dict[str, _Fault] = {"reference": "gold", "gold": "gold", "overlap": "overlap", "near overlap": "near overlap"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Preflight:
     num_problems: int
     num_tried: int
     gold_right_share: float | None  # of the problems tried; None where they have tests but no reference answers
-    wrong_accepted_share: float  # of the problems tried
+    wrong_accepted_share: float  # of the problems tried; of attacks, of those attacked
     unscorable_share: float  # of the verdicts
     seconds_p50: float  # of one verdict, in wall time, all cores at work
     seconds_p99: float
@@ -53,6 +58,7 @@ class Preflight:
     num_duplicates: int  # problems whose question stood before
     num_overlaps: int  # problems that also stand in an evaluation set, but for signs and layout
     num_near_overlaps: int  # problems that hold at least half of the 13-grams of one there
+    bad_rows: tuple[str, ...]  # rows of the data set that were left out, by line, and why
     findings: tuple[Finding, ...]
     failures: tuple[str, ...]  # thresholds that are broken, a line each
 
@@ -71,46 +77,22 @@ def preflight(
 
     Attacks are tried on at most the stage's `preflight.count` problems.
     """
-    problems = find_problems(stage.problems)
+    problems, bad_rows = load(stage.problems)
     tried = random.Random(0).sample(problems, min(count or len(problems), len(problems)))
-    findings = list(_unreadable(tried))
-    unreadable = {finding.problem for finding in findings}
-    tries = [one for problem in tried if problem.id not in unreadable for one in _gold_and_near(problem)]
-    attacked = tried[: stage.preflight.count]
-    tries += [one for problem in attacked if problem.id not in unreadable for one in _attacks(problem)]
+    unreadable = list(_unreadable(tried))
+    without = {finding.problem for finding in unreadable}
+    readable = [problem for problem in tried if problem.id not in without]
+    attacked = readable[: stage.preflight.count]
+    tries = [one for problem in readable for one in _gold_and_near(problem)]
+    tries += [one for problem in attacked for one in _attacks(problem)]
     scored = _score_each(tries, stage.rewards.rule(), on_verdict)
-    findings += [
-        Finding(one.problem.id, one.check, f"{found.verdict}: {found.why}: {one.text[:200]!r}")
-        for one, (found, _) in zip(tries, scored, strict=True)
-        if (found.verdict is Verdict.RIGHT) != (one.check == "gold")
-        and not (found.verdict is Verdict.UNSCORABLE and one.check != "gold")
-    ]
-    findings += sorted(_overlaps(stage, problems), key=lambda found: found.check == "near overlap")
+    findings = (*unreadable, *_surprises(tries, scored), *_overlaps(stage, problems))
 
+    broken = _by_fault(findings)
+    num_with_gold = sum(bool(problem.answer) for problem in tried)
+    gold_right = 1 - _num_problems(broken["gold"]) / num_with_gold if num_with_gold else None
+    accepted = _accepted_share(broken["accepted"], len(tried), len(attacked))
     seconds = [seconds for _, seconds in scored] or [0.0]
-    with_gold = [problem for problem in tried if problem.answer]
-    failed = {check: {f.problem for f in findings if f.check == check} for check in {f.check for f in findings}}
-    gold_wrong = failed.pop("reference", set()) | failed.pop("gold", set())
-    overlapping, near = failed.pop("overlap", set()), failed.pop("near overlap", set())
-    gold_right = 1 - len(gold_wrong) / len(with_gold) if with_gold else None
-    accepted = len(set().union(*failed.values())) / len(tried)
-    limits = stage.preflight
-    failures = []
-    if gold_wrong and (gold_right is None or gold_right < limits.min_gold_right):
-        failures.append(
-            f"the reference answer is not right on {_named(gold_wrong)} "
-            f"(right on {gold_right or 0:.1%}, min_gold_right = {limits.min_gold_right:.1%})"
-        )
-    if accepted > limits.max_wrong_accepted:
-        failures.append(
-            f"a wrong answer is taken for right on {_named(set().union(*failed.values()))} "
-            f"({accepted:.1%}, max_wrong_accepted = {limits.max_wrong_accepted:.1%})"
-        )
-    if len(overlapping) > limits.max_overlap:
-        failures.append(
-            f"also in an evaluation set: {_named(overlapping)} "
-            f"({len(overlapping)} problems, max_overlap = {limits.max_overlap})"
-        )
     return Preflight(
         stage=stage.name,
         num_problems=len(problems),
@@ -122,16 +104,28 @@ def preflight(
         seconds_p99=float(np.percentile(seconds, 99)),
         seconds_max=max(seconds),
         num_duplicates=sum(len(same) - 1 for same in duplicates(_questions(problems))),
-        num_overlaps=len(overlapping),
-        num_near_overlaps=len(near),
-        findings=tuple(findings),
-        failures=tuple(failures),
+        num_overlaps=_num_problems(broken["overlap"]),
+        num_near_overlaps=_num_problems(broken["near overlap"]),
+        bad_rows=tuple(bad_rows),
+        findings=findings,
+        failures=tuple(_failures(stage.preflight, broken, gold_right, accepted)),
     )
+
+
+def watch_preflight(stage: RlStage, console: Console, *, count: int | None = None) -> Preflight:
+    """Do what `preflight` does, and show on the console how far it is."""
+    with StageProgress(console, f"{stage.name}  preflight", 1) as progress:
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done)
+
+        return preflight(stage, count=count, on_verdict=show)
 
 
 def require_preflight(stage: RlStage, file: Path, console: Console) -> None:
     """Try a stage's rewards on a sample of its problems, keep the report, and refuse to start below its thresholds."""
-    report = preflight(stage, count=stage.preflight.count)
+    report = watch_preflight(stage, console, count=stage.preflight.count)
     write_json(file, asdict(report))
     console.print(f"{stage.name}  preflight: {describe(report)}", highlight=False)
     if report.failures:
@@ -141,8 +135,9 @@ def require_preflight(stage: RlStage, file: Path, console: Console) -> None:
 def describe(report: Preflight) -> str:
     """Say in one line what a preflight found."""
     gold = "no reference answers" if report.gold_right_share is None else f"gold right {report.gold_right_share:.1%}"
+    left_out = f" ({len(report.bad_rows)} bad rows left out)" if report.bad_rows else ""
     return (
-        f"{report.num_tried} of {report.num_problems} problems, {gold}, wrong accepted "
+        f"{report.num_tried} of {report.num_problems} problems{left_out}, {gold}, wrong accepted "
         f"{report.wrong_accepted_share:.1%}, unscorable {report.unscorable_share:.1%}, verdict "
         f"{1000 * report.seconds_p50:.2f} ms (p99 {1000 * report.seconds_p99:.1f}, "
         f"longest {1000 * report.seconds_max:.0f}), {report.num_duplicates} duplicates, {report.num_overlaps} overlaps "
@@ -209,29 +204,82 @@ def _score_each(
     return scored
 
 
+def _surprises(tries: Sequence[_Try], scored: Sequence[tuple[Score, float]]) -> Iterator[Finding]:
+    """Yield reference answers that are not right, and everything else that is."""
+    for one, (found, _) in zip(tries, scored, strict=True):
+        if (found.verdict is Verdict.RIGHT) != (one.check == "gold"):
+            yield Finding(one.problem.id, one.check, f"{found.verdict}: {found.why}: {one.text[:200]!r}")
+
+
 def _overlaps(stage: RlStage, problems: Sequence[Problem]) -> list[Finding]:
     """Compare the training problems with the stage's held-out ones and the evaluation sets that it names.
 
     Generated problems are left out: their splits are disjoint by construction. Sharing half of the 13-grams is reported
-    and does not count, because most such pairs are siblings from one template, with other numbers.
+    and does not count, because most such pairs are siblings from one template, with other numbers; it comes last.
     """
-    return [
+    found = [
         Finding(
-            found.train_id,
-            "near overlap" if found.kind == "n-gram" else "overlap",
-            f"{found.kind} with {benchmark_name(held_out)} {found.eval_id}, {found.share:.0%}: {found.words[:200]!r}",
+            overlap.train_id,
+            "near overlap" if overlap.kind == "n-gram" else "overlap",
+            f"{overlap.kind} with {benchmark_name(held_out)} {overlap.eval_id}, {overlap.share:.0%}: "
+            f"{overlap.words[:200]!r}",
         )
         for held_out in (stage.evaluation.problems, *stage.preflight.against)
         if isinstance(held_out, Dataset)
-        for found in find_overlap(_questions(problems), _questions(find_problems(held_out)))
+        for overlap in find_overlap(_questions(problems), _questions(find_problems(held_out)))
     ]
+    return sorted(found, key=lambda finding: finding.check == "near overlap")
 
 
 def _questions(problems: Sequence[Problem]) -> list[tuple[str, str]]:
     return [(problem.id, problem.question) for problem in problems]
 
 
-def _named(problems: set[str]) -> str:
-    shown = sorted(problems)[:SHOWN]
-    more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    return ", ".join(shown) + more
+def _by_fault(findings: Sequence[Finding]) -> dict[_Fault, list[Finding]]:
+    """Sort findings by what they say: of the reference answer, of a wrong one, of an evaluation set."""
+    faults: dict[_Fault, list[Finding]] = {"gold": [], "accepted": [], "overlap": [], "near overlap": []}
+    for finding in findings:
+        faults[_FAULTS.get(finding.check, "accepted")].append(finding)
+    return faults
+
+
+def _accepted_share(accepted: Sequence[Finding], num_tried: int, num_attacked: int) -> float:
+    """Return on which share of the problems a wrong answer was accepted.
+
+    Attacks count among the problems attacked, so that trying more problems hides no hole.
+    """
+    attacks = [finding for finding in accepted if finding.check != "near"]
+    return max(_num_problems(accepted) / num_tried, _num_problems(attacks) / max(num_attacked, 1))
+
+
+def _failures(
+    limits: Limits, broken: Mapping[_Fault, Sequence[Finding]], gold_right: float | None, accepted: float
+) -> Iterator[str]:
+    """Yield a line for each threshold that is broken."""
+    if broken["gold"] and (gold_right is None or gold_right < limits.min_gold_right):
+        yield _failure(
+            "the reference answer is not right on", broken["gold"],
+            f"right on {gold_right or 0:.1%}, min_gold_right = {limits.min_gold_right:.1%}",
+        )  # fmt: skip
+    if accepted > limits.max_wrong_accepted:
+        yield _failure(
+            "a wrong answer is taken for right on", broken["accepted"],
+            f"{accepted:.1%}, max_wrong_accepted = {limits.max_wrong_accepted:.1%}",
+        )  # fmt: skip
+    if (num_overlaps := _num_problems(broken["overlap"])) > limits.max_overlap:
+        yield _failure(
+            "also in an evaluation set:", broken["overlap"],
+            f"{num_overlaps} problems, max_overlap = {limits.max_overlap}",
+        )  # fmt: skip
+
+
+def _failure(fault: str, findings: Sequence[Finding], figures: str) -> str:
+    """Name some of the problems that have a fault, and say of the first of them what was found."""
+    names = sorted({finding.problem for finding in findings})
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    first = min(findings, key=lambda finding: finding.problem)
+    return f"{fault} {', '.join(names[:SHOWN])}{more} ({figures}); {first.problem}: {first.detail}"
+
+
+def _num_problems(findings: Sequence[Finding]) -> int:
+    return len({finding.problem for finding in findings})

@@ -6,18 +6,27 @@ from pathlib import Path
 
 from hone.config import Dataset, Problems
 from hone.tasks import problems as generate
-from hone.tasks.datasets import load_problems
+from hone.tasks.datasets import Loaded, load_problems
 from hone.types import Problem
 
 
-def find_problems(problems: Problems | Dataset) -> list[Problem]:
-    """Make or read the problems that a recipe describes; refuse malformed rows by file and line."""
+def load(problems: Problems | Dataset) -> Loaded:
+    """Make or read the problems that a recipe describes, with a line for each row that was left out.
+
+    Refuse more malformed rows than the recipe tolerates, by file and line.
+    """
     if isinstance(problems, Dataset):
-        return list(load_problems(**problems.model_dump()).problems)
-    return generate(
+        return load_problems(**problems.model_dump())
+    made = generate(
         problems.task, split=problems.split, count=problems.count, seed=problems.seed,
         num_numbers=problems.num_numbers, chinese_share=problems.chinese_share,
     )  # fmt: skip
+    return Loaded(made, [])
+
+
+def find_problems(problems: Problems | Dataset) -> list[Problem]:
+    """Return the problems alone."""
+    return load(problems).problems
 
 
 def benchmark_name(problems: Problems | Dataset) -> str:

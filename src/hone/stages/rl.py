@@ -9,6 +9,7 @@ Axes: P problems of a step, G outputs of a group, N outputs of a step.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -91,8 +92,8 @@ def run(stage: RlStage, context: StageContext) -> None:
             done = step + 1
             figures = _describe(scored_P, updates, clock)
             append_row(context.folder / "metrics.jsonl", {"step": done, **figures, "weights": checksum})
-            _check_scorable(figures["verdict/unscorable_share"], stage, done)
             _store(scored_P[: stage.store_groups], stage, context, done)
+            _check_scorable(scored_P, stage, done)
             seen = held_out.after(done, engine) or seen
             if done % stage.checkpoint_every == 0 or done == stage.steps:
                 context.save_resume(engine, done)
@@ -322,11 +323,15 @@ def _mean(values: Sequence[float] | NDArray[np.int64]) -> float:
     return float(np.mean(values)) if len(values) else 0.0
 
 
-def _check_scorable(share: float, stage: RlStage, step: int) -> None:
+def _check_scorable(groups: Sequence[ScoredGroup], stage: RlStage, step: int) -> None:
+    scores = [score for group in groups for score in group.scores]
+    whys = Counter(score.why for score in scores if score.verdict is Verdict.UNSCORABLE)
+    share = whys.total() / len(scores)
     if share > stage.max_unscorable_share:
+        why, count = whys.most_common(1)[0]
         raise RunError(
             f"stage {stage.name}, step {step}: {share:.0%} of the verdicts are unscorable, more than "
-            f"max_unscorable_share = {stage.max_unscorable_share:.0%}: look at the reasons in its rollouts"
+            f"max_unscorable_share = {stage.max_unscorable_share:.0%}; {count} of {whys.total()} because: {why}"
         )
 
 

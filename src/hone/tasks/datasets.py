@@ -70,7 +70,8 @@ def load_problems(
     if num_bad > max_bad_rows:
         raise HoneError(f"{bad_rows[0]} (bad rows in all: {num_bad}; max_bad_rows allows {max_bad_rows})")
     if not problems:
-        raise HoneError(f"{path}: no problem{'' if split == 'all' else f' of the split {split!r}'}")
+        of_split = "" if split == "all" else f" of the split {split!r} among {len(seen)}"
+        raise HoneError(f"{path}: no problem{of_split}")
     if count:
         random.Random(f"{seed}/{task}").shuffle(problems)
         del problems[count:]

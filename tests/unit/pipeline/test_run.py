@@ -37,6 +37,15 @@ def made_at(run: Path) -> dict[str, int]:
     return {name: (run / name / "config.json").stat().st_mtime_ns for name in ("one", "two", "test")}
 
 
+def test_a_wrong_file_of_a_later_stage_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("q,a\n1 + 1,2\n")
+    raw = recipe().model_dump(mode="json")
+    raw["stage"][2]["problems"] = {"path": str(tmp_path / "rows.csv"), "question": "qq", "answer": "a"}
+    with pytest.raises(HoneError, match=r"rows\.csv, line 2: no field 'qq'"):
+        run_recipe(parse_recipe(raw, "test"), tmp_path / "run", Console(quiet=True))
+    assert not (tmp_path / "run" / "one").exists()
+
+
 def test_a_finished_run_is_recorded_and_skipped(done: Path) -> None:
     manifest = read_manifest(done)
     assert {name: record.state for name, record in manifest.stages.items()} == dict.fromkeys(

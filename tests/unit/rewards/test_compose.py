@@ -94,6 +94,8 @@ def broken(question, response, answer):
     return 1 / 0
 def nan(question, response, answer):
     return float("nan")
+def huge(question, response, answer):
+    return -(10**400)
 def word(question, response, answer):
     return "right"
 def ends(question, response, answer):
@@ -140,6 +142,7 @@ def test_a_reward_of_the_users_own_reads_the_response_or_the_summary(mine: str) 
         ("slow", "slow: timeout: took longer than 2 s"),
         ("broken", "broken: raised: ZeroDivisionError"),
         ("nan", "nan: returned nan, neither a number nor None"),
+        ("huge", "huge: returned -1000"),
         ("word", "word: returned 'right', neither"),
         ("ends", "ends: crashed: the process ended"),
     ],

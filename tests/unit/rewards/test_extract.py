@@ -61,6 +61,13 @@ def test_tags_need_exactly_one_pair(text: str, answer: str | None) -> None:
         ("答案为：$3$", "$3$"),
         ("The answer is 1. No, the answer is 2.", "2"),
         ("The answer is:\n\n\\[ 5 \\]", "\\[ 5 \\]"),
+        ("The answer is therefore 3 (since 1 + 2 = 3).", "3"),
+        ("The answer is 42, not 43.", "42"),
+        ("Ans: 3", "3"),
+        ("最终结果为 5。", "5"),
+        ("故选：D", "D"),
+        ("故选D. 选项A不对。", "D"),
+        ("答：需要15天。", "15天"),
         ("nothing", None),
     ],
 )
@@ -113,6 +120,17 @@ def test_the_last_closed_code_block(text: str, program: str | None) -> None:
         ("the word AZYUK2A holds no number at all", None),
         (r"the answer is 3, so \boxed{4}", "4"),
         ("<think>a</think><answer>5</answer>", "5"),
+        ("She pays $12 in total.", "12"),
+        ("She earns $12 a day.", "12"),
+        ("We drove at 60 miles per hour.", "60 miles per hour"),
+        ("所以小明一共有10个苹果。", "10个苹"),
+        ("所以面积是3.14平方米。", "3.14平方米"),
+        ("因此 x=3。", "x=3"),
+        ("占50%。", "50%"),
+        ("2024年5月", "2024年5月"),
+        ("第3天", "第3天"),
+        ("等腰三角形", "等腰三角形"),
+        ("No real solutions.", "No real solutions"),
     ],
 )
 def test_auto_takes_the_strongest_sign_of_an_answer(text: str, answer: str | None) -> None:
@@ -127,7 +145,25 @@ def test_an_unknown_way_is_named() -> None:
 @pytest.mark.parametrize("how", EXTRACTIONS)
 @pytest.mark.parametrize(
     "piece",
-    ["\\boxed{", "{", "$", "\\[", "\\(", "answer is ", "1,", "```\n", "<think>", "\\boxed{1}, ", "\\", " ", "(A"],
+    [
+        "\\boxed{",
+        "{",
+        "$",
+        "\\[",
+        "\\(",
+        "answer is ",
+        "answer is 1   ",
+        "有1",
+        "答",
+        "选",
+        "1,",
+        "```\n",
+        "<think>",
+        "\\boxed{1}, ",
+        "\\",
+        " ",
+        "(A",
+    ],
 )
 def test_a_megabyte_of_anything_takes_linear_time(how: str, piece: str) -> None:
     extract(piece * (1_000_000 // len(piece)), how)  # quadratic time would be hours

@@ -148,9 +148,13 @@ def test_the_longest_end_of_a_text(text: str, end: str) -> None:
 
 @pytest.mark.parametrize("answer", ["", "five", "8 * ", "8 / 0", "3²"])
 @pytest.mark.parametrize("task", ["countdown", "chain", "gcd", "linear"])
-def test_a_reference_outside_the_grammar_is_an_error_and_never_scores(task: str, answer: str) -> None:
+def test_a_reference_outside_the_grammar_is_an_error_of_the_data_and_never_scores(task: str, answer: str) -> None:
+    asked = problem(task, answer)
     with pytest.raises(HoneError, match=f"problem {task}/x/en"):
-        verify(problem(task, answer), answered("5"))
+        VERIFIERS[asked.verifier].check_reference(asked)
+    found = verify(asked, answered(answer))
+    assert (found.verdict, found.credit) == (Verdict.UNSCORABLE, 0.0)
+    assert found.why.startswith("gold: problem")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from hone.sandbox import Limits, Sandbox, bubblewrap, ensure_tested
 from hone.sandbox.selftest import selftest
 from hone.sandbox.usage import Usage, tree
-from hone.types import HoneError, StdinTest
+from hone.types import HoneError, RunError, StdinTest
 
 FOREVER = "while True: pass"
 ECHO = "print(input())"
@@ -144,6 +144,35 @@ def test_boxes_end_with_the_process_that_wants_them(sandbox: Sandbox) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_until(lambda: not any(running(pid) for pid in inside))
+
+
+def test_a_forked_child_neither_uses_nor_closes_it(sandbox: Sandbox) -> None:
+    with Sandbox(workers=1) as opened:
+        opened.check(*case(ECHO, "1"))
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)  # against a hang
+            opened.close()
+            try:
+                opened.submit(*case(ECHO, "1"))
+            except HoneError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert [opened.check(*case(ECHO, "1")).outcome for _ in range(3)] == ["passed"] * 3
+
+
+def test_a_program_is_not_judged_where_the_launcher_is_killed(sandbox: Sandbox) -> None:
+    with Sandbox(Limits(seconds=60, total_seconds=60), workers=1) as opened:
+        future = opened.submit(*case(FOREVER, "1"))
+        wait_until(lambda: any("inside" in command(pid) and cpu(pid) > 5 for pid in below()))
+        commands = {pid: command(pid) for pid in tree(opened._stock._launcher.pid)}
+        (launcher,) = (pid for pid, said in commands.items() if "launcher.py" in said and "--dev-bind" not in said)
+        os.kill(launcher, signal.SIGKILL)
+        with pytest.raises(RunError, match="launcher has ended"):
+            future.result(20)
+        with pytest.raises(RunError, match="launcher has ended"):
+            opened.check(*case(ECHO, "1"))
 
 
 def test_without_bubblewrap_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

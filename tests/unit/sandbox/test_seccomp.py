@@ -16,7 +16,7 @@ X86, ARM = 0xC000003E, 0xC00000B7
 
 def verdict(machine: str, architecture: int, number: int, argument: int = 0) -> int:
     program = list(struct.iter_unpack("=HBBI", seccomp_filter(machine)))
-    data = {0: number, 4: architecture, 16: argument}
+    data = {0: number, 4: architecture, 16: argument, 40: argument}
     place = loaded = 0
     while True:
         code, jump_true, jump_false, value = program[place]
@@ -46,6 +46,10 @@ def verdict(machine: str, architecture: int, number: int, argument: int = 0) -> 
         (41, 2, FAIL | errno.EPERM),  # socket(AF_INET)
         (41, 16, FAIL | errno.EPERM),  # socket(AF_NETLINK)
         (53, 1, ALLOW),  # socketpair
+        (9, 0x22, ALLOW),  # mmap, private and anonymous
+        (9, 0x01, ALLOW),  # mmap of a file, shared
+        (9, 0x21, FAIL | errno.EPERM),  # mmap, shared and anonymous
+        (162, 0, FAIL | errno.EPERM),  # sync
         (0x40000000, 0, KILL),  # x32
     ],
 )
@@ -63,6 +67,8 @@ def test_x86_64(number: int, argument: int, expected: int) -> None:
         (220, 0x40000011, FAIL | errno.EPERM),  # clone with CLONE_NEWNET
         (198, 1, ALLOW),  # socket(AF_UNIX)
         (198, 10, FAIL | errno.EPERM),  # socket(AF_INET6)
+        (222, 0x22, ALLOW),  # mmap, private and anonymous
+        (222, 0x21, FAIL | errno.EPERM),  # mmap, shared and anonymous
     ],
 )
 def test_aarch64(number: int, argument: int, expected: int) -> None:

@@ -53,6 +53,17 @@ def test_a_large_whole_number_survives() -> None:
     assert there(-(7**20_000)) == -(7**20_000)
 
 
+def test_an_attribute_does_not_replace_a_method() -> None:
+    class Node:
+        def same(self, other: object) -> bool:
+            return self is other
+
+    node = Node()
+    vars(node)["same"] = "a name of the other side"
+    with pytest.raises(WireError):
+        decode(encode(node, max_bytes=1 << 20, classes={"Node": Node})[0], classes={"Node": Node})
+
+
 def test_shared_references_and_cycles_survive() -> None:
     inner = [1]
     outer: list[Any] = [inner, inner, (inner,)]

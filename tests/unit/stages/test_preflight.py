@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hone.config import RlStage, parse_recipe
 from hone.rewards.verifiers import VERIFIERS
-from hone.stages.preflight import preflight, require_preflight
+from hone.stages.preflight import describe, preflight, require_preflight
 from hone.types import HoneError, Problem
 
 ROWS = [{"question": f"What is {n} plus {n * n}?", "answer": str(n + n * n)} for n in range(3, 23)]
@@ -60,6 +60,7 @@ def test_a_reference_that_cannot_be_read_is_found_and_named(tmp_path: Path) -> N
     assert all("(((" in finding.detail for finding in bad)
     assert len(found.failures) == 1
     assert bad[0].problem in found.failures[0] or "more" in found.failures[0]
+    assert "gold cannot be parsed" in found.failures[0]
 
 
 def test_a_verifier_that_takes_anything_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +76,19 @@ def test_a_verifier_that_takes_anything_is_found(tmp_path: Path, monkeypatch: py
     assert "a wrong answer is taken for right" in found.failures[0]
 
 
+def test_an_attack_counts_among_the_problems_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hollow(type(VERIFIERS["number"])):  # type: ignore[misc]
+        def judge_all(self, cases: list[tuple[Problem, str]]) -> object:
+            return super().judge_all([(problem, answer or problem.answer) for problem, answer in cases])
+
+    monkeypatch.setitem(VERIFIERS, "number", Hollow())
+    found = preflight(stage({"task": "gcd", "count": 200}, preflight={"count": 2, "max_wrong_accepted": 0.5}))
+    assert found.num_tried == 200
+    assert {finding.check for finding in found.findings} >= {"no answer", "empty answer"}
+    assert found.wrong_accepted_share == 1.0
+    assert "(100.0%, max_wrong_accepted = 50.0%)" in found.failures[0]
+
+
 def test_problems_that_stand_in_an_evaluation_set_are_named(tmp_path: Path) -> None:
     problems = dataset(tmp_path, ROWS)
     other = tmp_path / "eval.jsonl"
@@ -87,6 +101,14 @@ def test_problems_that_stand_in_an_evaluation_set_are_named(tmp_path: Path) -> N
     assert 0 < found.num_overlaps <= 10
     assert "also in an evaluation set: rows/" in found.failures[0]
     assert preflight(stage(problems, preflight={"against": [against], "max_overlap": 10})).failures == ()
+
+
+def test_rows_that_were_left_out_are_named(tmp_path: Path) -> None:
+    rows = [*ROWS, {"question": "What is 1?"}]
+    found = preflight(stage(dataset(tmp_path, rows, max_bad_rows=1)))
+    (left_out,) = found.bad_rows
+    assert "rows.jsonl, line 21: no field 'answer'" in left_out
+    assert "(1 bad rows left out)" in describe(found)
 
 
 def test_questions_that_come_twice_are_counted(tmp_path: Path) -> None:

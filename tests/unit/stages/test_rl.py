@@ -129,10 +129,18 @@ def test_problems_come_in_shuffled_epochs_that_need_no_memory(tmp_path: Path) ->
     assert [p.id for p in rl._Questions(stage(), context(tmp_path)).of_step(5)] == following[2:4]
 
 
-def test_too_many_unscorable_verdicts_stop_the_run() -> None:
-    rl._check_scorable(0.05, stage(), 1)
-    with pytest.raises(RunError, match="step 3: 6% of the verdicts are unscorable"):
-        rl._check_scorable(0.06, stage(), 3)
+def test_too_many_unscorable_verdicts_stop_the_run_and_say_why() -> None:
+    right = Score(reward=1.0, parts={}, verdict=Verdict.RIGHT)
+    whys = ["took longer than 2 s", "took longer than 2 s", "cannot judge"]
+    lost = [Score(reward=0.0, parts={}, verdict=Verdict.UNSCORABLE, why=why) for why in whys]
+
+    def group(*scores: Score) -> list[ScoredGroup]:
+        return [ScoredGroup(problem=problem(), rollouts=tuple(rollout("") for _ in scores), scores=scores)]
+
+    rl._check_scorable(group(*[right] * 19, lost[0]), stage(), 1)  # 5%, which is allowed
+    wanted = r"step 3: 15% of the verdicts are unscorable.*5%; 2 of 3 because: took longer than 2 s"
+    with pytest.raises(RunError, match=wanted):
+        rl._check_scorable(group(*[right] * 17, *lost), stage(), 3)
 
 
 def test_an_unscorable_output_is_masked() -> None:

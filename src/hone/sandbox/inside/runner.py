@@ -6,6 +6,7 @@ a right answer is. Where it is not the first process of a namespace (`unsafe`) i
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import select
@@ -34,6 +35,7 @@ def main() -> tuple[CodeType, dict[str, Any]]:
     bounds = Bounds(sys.argv[1:])
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)
     bounds.bound_box()
+    gc.freeze()  # what the interpreter brought is not searched when a program ends, nor copied for that
     send(READY)
     task, *parts = receive()
     if task == b"stdin":
@@ -64,7 +66,7 @@ class Bounds:
     def bound_box(self) -> None:
         """Bound this process and all that will come from it."""
         _bound(resource.RLIMIT_CORE, 0)
-        _bound(resource.RLIMIT_NOFILE, 256)
+        _bound(resource.RLIMIT_NOFILE, 128)  # each may be a socket full of data, which is memory that nobody counts
         _bound(resource.RLIMIT_FSIZE, self.files)
 
     def bound_program(self) -> None:
