@@ -47,7 +47,8 @@ def run_programs(rows: Sequence[Row], limits: Limits, *, unsafe: bool = False) -
         for row, result in zip(rows, results, strict=True):
             yield {
                 "id": row["id"], "verdict": result.outcome.value, "why": result.why,
-                "seconds": round(result.seconds, 6), "peak_mb": result.peak_mb, "passed": result.share, "isolated": result.isolated,
+                "seconds": round(result.seconds, 6), "peak_mb": result.peak_mb, "passed": result.share,
+                "isolated": result.isolated,
             }  # fmt: skip
 
 

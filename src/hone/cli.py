@@ -255,7 +255,7 @@ def sandbox_run(
         bool, typer.Option("--unsafe", help="Run without isolation: only programs that you trust.")
     ] = False,
 ) -> None:
-    """Check programs in a sandbox: rows {id, program, tests} in, {id, verdict, why, seconds, peak_mb, passed, isolated} out.
+    """Check programs in a sandbox: rows {id, program, tests} in; {id, verdict, why, seconds, peak_mb, ...} out.
 
     A test is an assert, {stdin, stdout} or {function, args, expected}. A verdict is passed, failed, timeout, memory,
     output, error or refused.

@@ -11,9 +11,6 @@ from hone.rewards.verifiers import verify_all
 from hone.rewards.workers import Outcome, shared_workers
 from hone.types import CustomReward, HoneError, Problem, RewardRule, Score, Verdict, Verified
 
-# What a worker raises where the import path itself is wrong, which is an error of the recipe and not of one output.
-_WRONG_PATH = ("ModuleNotFoundError", "ImportError", "AttributeError: module")
-
 
 def score_all(cases: Sequence[tuple[Problem, str]], rule: RewardRule) -> list[Score]:
     """Score completions, in order. A part without weight is left out.
@@ -61,7 +58,7 @@ def _custom(reward: CustomReward, cases: Sequence[tuple[Problem, str]]) -> list[
 
 def _read_custom(reward: CustomReward, outcome: Outcome) -> Verified:
     value = outcome.value
-    if outcome.why.startswith(_WRONG_PATH):
+    if outcome.kind == "missing":
         raise HoneError(f"reward {reward.function}: {outcome.why}")
     if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
         return Verified(Verdict.RIGHT, reward.name, float(value))

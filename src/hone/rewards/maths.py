@@ -115,5 +115,6 @@ def _verdict(outcome: Outcome) -> Verified:
         return RIGHT if outcome.value else WRONG
     if outcome.kind == "raised" and outcome.why.startswith("UnreadableReference"):
         return Verified(Verdict.UNSCORABLE, "gold cannot be parsed")
-    whys = {"timeout": outcome.why, "memory": "ran out of memory", "crashed": outcome.why, "raised": outcome.why}
-    return Verified(Verdict.UNSCORABLE, whys[outcome.kind])
+    if outcome.kind == "missing":
+        raise HoneError(f"math-verify cannot be loaded ({outcome.why}): pip install -c constraints.txt hone-r1")
+    return Verified(Verdict.UNSCORABLE, outcome.why or "ran out of memory")

@@ -35,9 +35,12 @@ MAX_ANSWER_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a call ended: with a value, or cut short by the wall limit, the memory limit, a crash or an exception."""
+    """How a call ended: with a value, or cut short by the wall limit, the memory limit, a crash or an exception.
 
-    kind: Literal["value", "timeout", "memory", "crashed", "raised"]
+    `missing`: the function could not be imported.
+    """
+
+    kind: Literal["value", "timeout", "memory", "crashed", "raised", "missing"]
     value: Any = None
     why: str = ""
 
@@ -89,7 +92,7 @@ class Workers:
     def _call(self, function: str, args: Sequence[Any]) -> Outcome:
         worker = self._worker()
         outcome = worker.call(function, args, self.seconds)
-        if outcome.kind in ("value", "raised") and worker.num_calls < CALLS_A_WORKER:
+        if outcome.kind in ("value", "raised", "missing") and worker.num_calls < CALLS_A_WORKER:
             self._idle.put(worker)
         else:
             worker.kill()

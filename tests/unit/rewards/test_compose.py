@@ -98,6 +98,11 @@ def huge(question, response, answer):
     return -(10**400)
 def word(question, response, answer):
     return "right"
+def imports(question, response, answer):
+    import no_such_module
+def of_numpy(question, response, answer):
+    import numpy
+    return numpy.float32(0.25)
 def ends(question, response, answer):
     import os
     os._exit(0)
@@ -109,6 +114,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A module of rewards under a name of its own, since worker processes outlive a test."""
     name = f"mine_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(MINE)
+    (tmp_path / f"{name}_broken.py").write_text("def f(:")
     monkeypatch.syspath_prepend(tmp_path)
     pools: dict[tuple[str, ...], Workers] = {}
     monkeypatch.setattr("hone.rewards.workers._shared", pools)
@@ -133,6 +139,7 @@ def test_a_reward_of_the_users_own_reads_the_response_or_the_summary(mine: str) 
     summary = CustomReward(function=f"{mine}:length", reads="summary")
     assert score(ASKED, TEXT, rule_of(summary)).parts == {"accuracy": 1.0, "length": 1.0}
     assert score(ASKED, TEXT, rule_of(CustomReward(function=f"{mine}:given"))).reward == 2.0
+    assert score(ASKED, TEXT, rule_of(CustomReward(function=f"{mine}:of_numpy"))).reward == 1.25
 
 
 @pytest.mark.parametrize(
@@ -141,6 +148,7 @@ def test_a_reward_of_the_users_own_reads_the_response_or_the_summary(mine: str) 
         ("cannot", "cannot: cannot judge"),
         ("slow", "slow: timeout: took longer than 2 s"),
         ("broken", "broken: raised: ZeroDivisionError"),
+        ("imports", "imports: raised: ModuleNotFoundError"),
         ("nan", "nan: returned nan, neither a number nor None"),
         ("huge", "huge: returned -1000"),
         ("word", "word: returned 'right', neither"),
@@ -154,8 +162,8 @@ def test_what_a_reward_of_the_users_own_cannot_judge_is_unscorable(name: str, wh
     assert scored.why.startswith(why)
 
 
-@pytest.mark.parametrize("function", ["no_such_module:f", "MINE:no_such_name"])
+@pytest.mark.parametrize("function", ["no_such_module:f", "MINE:no_such_name", "MINE_broken:f"])
 def test_a_reward_that_is_not_there_is_an_error_of_the_recipe(function: str, mine: str) -> None:
     function = function.replace("MINE", mine)
-    with pytest.raises(HoneError, match=f"reward {function}: (ModuleNotFoundError|AttributeError)"):
+    with pytest.raises(HoneError, match=f"reward {function}: (ModuleNotFound|Attribute|Syntax)Error"):
         score_all([(ASKED, TEXT)], rule_of(CustomReward(function=function)))
