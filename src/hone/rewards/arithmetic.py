@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 from hone.rewards.format import without_tags
@@ -14,17 +14,31 @@ _LONGEST_END = 200
 _NUMBER = re.compile(r"[-−]?\s*[0-9]+(?:\s*/\s*[0-9]+)?")
 
 
-class Number:
-    """A single number: equal as a fraction. An expression still to be worked out is not an answer."""
+class _Arithmetic:
+    """What the two kinds of answer share: a reference that the grammar reads."""
 
     def check_reference(self, problem: Problem) -> None:
         _reference(problem)
 
     def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
-        return [_judge(problem, answer, self._compare) for problem, answer in cases]
+        return [self._judge(problem, answer) for problem, answer in cases]
 
     def loosely(self, text: str) -> str:
         return last_expression(without_tags(text))
+
+    def _judge(self, problem: Problem, answer: str) -> Verified:
+        try:
+            reference = _reference(problem)
+        except HoneError as error:
+            return Verified(Verdict.UNSCORABLE, f"gold: {error}")
+        return self._compare(reference, answer)
+
+    def _compare(self, reference: Value, answer: str) -> Verified:
+        raise NotImplementedError
+
+
+class Number(_Arithmetic):
+    """A single number: equal as a fraction. An expression still to be worked out is not an answer."""
 
     def key(self, answer: str) -> str:
         """`x = 5` and `5` are one answer, and `2 + 3`, which is wrong, another."""
@@ -33,7 +47,7 @@ class Number:
 
     def wrong_answers(self, problem: Problem) -> list[str]:
         value = _reference(problem).value
-        return [str(value + 1), str(-value - 1), f"{value} + 0"]
+        return [str(value + 1), str(value + 2), f"{value} + 0"]
 
     def _compare(self, reference: Value, answer: str) -> Verified:
         number = _number(answer)
@@ -43,17 +57,8 @@ class Number:
         return Verified(Verdict.RIGHT if right else Verdict.WRONG, f"is {number}", float(right))
 
 
-class Expression:
+class Expression(_Arithmetic):
     """Countdown: the answer uses exactly the numbers of the reference, once each, and comes to the same value."""
-
-    def check_reference(self, problem: Problem) -> None:
-        _reference(problem)
-
-    def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
-        return [_judge(problem, answer, self._compare) for problem, answer in cases]
-
-    def loosely(self, text: str) -> str:
-        return last_expression(without_tags(text))
 
     def key(self, answer: str) -> str:
         """`8 * 8 - 3` and `( 8 * 8 ) - 3` have the same value and numbers, and are one answer."""
@@ -91,14 +96,6 @@ def last_expression(text: str) -> str:
             continue
         return end
     return ""
-
-
-def _judge(problem: Problem, answer: str, compare: Callable[[Value, str], Verified]) -> Verified:
-    try:
-        reference = _reference(problem)
-    except HoneError as error:
-        return Verified(Verdict.UNSCORABLE, f"gold: {error}")
-    return compare(reference, answer)
 
 
 def _reference(problem: Problem) -> Value:
