@@ -19,6 +19,7 @@ from hone.report.charts import Row, budget_chart, model_colours, training_charts
 from hone.types import HoneError
 
 MAX_BYTES = 6_000_000
+MAX_FINDINGS = 50  # of a preflight; its file holds all
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def _page(run: Path, detail: Detail) -> str:
         hero=_hero(benchmarks, stages),
         benchmarks=benchmarks,
         figures=FIGURES,
+        max_findings=MAX_FINDINGS,
         stages=stages,
         style=Markup((package / "style.css").read_text("utf-8")),
         script=Markup((package / "app.js").read_text("utf-8")),
@@ -144,6 +146,8 @@ def _stage(run: Path, name: str, entry: Row, summary: Row, detail: Detail) -> Ro
         "charts": training_charts(metrics, evaluations, detail.curve_points),
         "strip": same_problem(_columns(folder, summary), detail.text_chars),
         "groups": training_groups(folder / "rollouts", detail.groups_chars, detail.text_chars),
+        "preflight": _read_json(folder / "preflight.json"),
+        "funnel": _read_json(folder / "funnel.json"),
     }
 
 

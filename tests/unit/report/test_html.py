@@ -277,3 +277,33 @@ def test_rewards_of_the_users_own_are_drawn_by_name() -> None:
     rows = [{"step": step, "reward/mean": 1.0, "reward/accuracy": 0.5, "reward/brevity": 0.1} for step in (1, 2)]
     (chart,) = [chart for chart in training_charts(rows, [], 10) if chart["title"] == "Reward by part"]
     assert [curve["name"] for curve in chart["curves"]] == ["accuracy", "brevity"]
+
+
+def test_a_preflight_that_failed_and_what_was_kept_are_shown(tmp_path: Path) -> None:
+    write_manifest(tmp_path, collect=("rejection", "done"), zero=("rl", "failed"))
+    for name in ("collect", "zero"):
+        (tmp_path / name).mkdir()
+    funnel = {
+        "outputs": 80,
+        "kept": 11,
+        "problems": 20,
+        "problems_kept": 8,
+        "rejected_by": {"wrong": 60, "language": 9},
+    }
+    (tmp_path / "collect" / "funnel.json").write_text(json.dumps(funnel))
+    findings = [{"problem": f"rows/{n}", "check": "gold", "detail": HOSTILE} for n in range(60)]
+    preflight = {
+        "stage": "zero", "num_problems": 90, "num_tried": 60, "gold_right_share": 0.5, "wrong_accepted_share": 0.0,
+        "unscorable_share": 0.01, "seconds_p50": 0.0002, "seconds_p99": 0.01, "seconds_max": 0.2, "num_duplicates": 3,
+        "num_overlaps": 0, "num_near_overlaps": 0, "bad_rows": [], "findings": findings,
+        "failures": ["the reference answer is not right on rows/0"],
+    }  # fmt: skip
+    (tmp_path / "zero" / "preflight.json").write_text(json.dumps(preflight))
+    page = Page(write_report(tmp_path))
+    assert "11 of 80 outputs kept, on 8 of 20 problems" in page.text
+    assert "75.0%" in page.text
+    assert "the reference answer is not right on rows/0" in page.text
+    assert "rows/49" in page.text
+    assert "rows/50" not in page.text
+    assert ("details", {"class": "card", "open": None}) in page.tags
+    assert not [attributes for tag, attributes in page.tags if tag == "img"]
