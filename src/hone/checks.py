@@ -53,9 +53,9 @@ def run_programs(rows: Sequence[Row], limits: Limits, *, unsafe: bool = False) -
 
 
 def answer_rows(file: Path) -> list[Row]:
-    """Read rows `{id, gold, pred}`; refuse any other by its line."""
+    """Read rows `{id, gold, pred}`, text or numbers; refuse any other by its line."""
     return [
-        {"id": row.get("id", line), **{key: _text(row, key, file, line) for key in ("gold", "pred")}}
+        {"id": row.get("id", line), **{key: _answer(row, key, file, line) for key in ("gold", "pred")}}
         for line, row in read_rows(file)
     ]
 
@@ -91,6 +91,12 @@ def _program_row(row: Row, file: Path, line: int) -> Row:
         "tests": tuple(_test(test, file, line) for test in tests),
         "setup": _text({"setup": "", **row}, "setup", file, line),
     }
+
+
+def _answer(row: Row, key: str, file: Path, line: int) -> str:
+    value = row.get(key)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if number else _text(row, key, file, line)
 
 
 def _text(row: Row, key: str, file: Path, line: int) -> str:

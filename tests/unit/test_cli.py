@@ -168,7 +168,7 @@ def test_verify_writes_a_verdict_for_each_row(tmp_path: Path) -> None:
         {"id": "a", "gold": "1/2", "pred": r"So it is \\boxed{0.5}."},
         {"id": "b", "gold": "1/2", "pred": "0.51"},
         {"id": "c", "gold": "", "pred": "5"},
-        {"gold": "7", "pred": "\ud800 7"},
+        {"gold": 7, "pred": "\ud800 7"},
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = hone("verify", "--in", "rows.jsonl", "--out", "out/verdicts.jsonl", cwd=tmp_path)
