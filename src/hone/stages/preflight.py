@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from hone.tasks.overlap import duplicates, find_overlap
 from hone.types import HoneError, Problem, RewardRule, Score, Verdict
 
 SHOWN = 5  # rows that a message names; the report holds all
+GIVE_UP_AFTER = 40  # tries, of which more than half could not be judged
 _Fault = Literal["gold", "accepted", "overlap", "near overlap"]
 _FAULTS: dict[str, _Fault] = {"reference": "gold", "gold": "gold", "overlap": "overlap", "near overlap": "near overlap"}
 
@@ -196,12 +198,26 @@ def _score_each(
 
     for first in tries[:1]:
         score(first.problem, first.text, rule)  # starts the worker processes, whose start is not a verdict's time
-    scored = []
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    scored: list[tuple[Score, float]] = []
+    threads = ThreadPoolExecutor(os.cpu_count())
+    try:
         for found in threads.map(timed, tries):
             scored.append(found)
+            _check_judging([score for score, _ in scored])
             on_verdict(len(scored), len(tries))
+    finally:
+        threads.shutdown(cancel_futures=True)
     return scored
+
+
+def _check_judging(scores: Sequence[Score]) -> None:
+    """Give up on rewards that judge next to nothing: one that hangs takes two seconds a try."""
+    if len(scores) != GIVE_UP_AFTER:
+        return
+    whys = Counter(score.why for score in scores if score.verdict is Verdict.UNSCORABLE)
+    if whys.total() > GIVE_UP_AFTER / 2:
+        why, _ = whys.most_common(1)[0]
+        raise HoneError(f"{whys.total()} of the first {GIVE_UP_AFTER} verdicts could not be given, most because: {why}")
 
 
 def _surprises(tries: Sequence[_Try], scored: Sequence[tuple[Score, float]]) -> Iterator[Finding]:

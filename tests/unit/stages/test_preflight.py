@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hone.config import RlStage, parse_recipe
 from hone.rewards.verifiers import VERIFIERS
+from hone.rewards.workers import Workers
 from hone.stages.preflight import describe, preflight, require_preflight
 from hone.types import HoneError, Problem
 
@@ -101,6 +102,22 @@ def test_problems_that_stand_in_an_evaluation_set_are_named(tmp_path: Path) -> N
     assert 0 < found.num_overlaps <= 10
     assert "also in an evaluation set: rows/" in found.failures[0]
     assert preflight(stage(problems, preflight={"against": [against], "max_overlap": 10})).failures == ()
+
+
+def test_a_reward_that_judges_nothing_is_given_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "silent_reward.py").write_text("def f(question, response, answer):\n    return None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    pools: dict[tuple[str, ...], Workers] = {}
+    monkeypatch.setattr("hone.rewards.workers._shared", pools)
+    custom = {"custom": [{"function": "silent_reward:f"}]}
+    done: list[int] = []
+    with pytest.raises(
+        HoneError, match="40 of the first 40 verdicts could not be given, most because: f: cannot judge"
+    ):
+        preflight(stage({"task": "gcd", "count": 50}, rewards=custom), on_verdict=lambda number, _: done.append(number))
+    for pool in pools.values():
+        pool.close()
+    assert max(done) < 40
 
 
 def test_rows_that_were_left_out_are_named(tmp_path: Path) -> None:
