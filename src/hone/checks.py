@@ -22,7 +22,6 @@ Row = Mapping[str, Any]
 
 def verify_rows(rows: Sequence[Row], how: str) -> Iterator[dict[str, Any]]:
     """Judge rows `{id, gold, pred}`, in order: `{id, verdict, why, seconds}`; as many at once as there are cores."""
-
     extract("", how)  # refuses an unknown way before anything is written
 
     def judge(row: Row) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -93,13 +93,8 @@ def stage_settings(stage: Stage) -> dict[str, Any]:
 
 def hash_folder(folder: Path) -> str:
     """Return a digest of what a model folder's files hold, file names among it."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".safetensors", ".jinja"):
-            digest.update(file.name.encode())
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()[:16]
+    files = [file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".jinja")]
+    return _digest(folder, files)
 
 
 def hash_data(path: str) -> str:
@@ -107,15 +102,20 @@ def hash_data(path: str) -> str:
     if path.startswith("hub:"):
         return path
     place = Path(path).expanduser()
-    files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
+    files = [file for file in place.rglob("*") if file.is_file()] if place.is_dir() else [place]
+    try:
+        return _digest(place, files)
+    except OSError as error:
+        raise HoneError(f"problems.path = {path!r}: {error.strerror}: {error.filename}") from error
+
+
+def _digest(place: Path, files: Sequence[Path]) -> str:
+    """Return a digest of what files hold and of their names below `place`."""
     digest = hashlib.sha256()
-    for file in files:
-        try:
-            with file.open("rb") as opened:
-                digest.update(file.relative_to(place).as_posix().encode())
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-        except OSError as error:
-            raise HoneError(f"problems.path = {path!r}: {error.strerror}: {file}") from error
+    for file in sorted(files):
+        with file.open("rb") as opened:
+            digest.update(file.relative_to(place).as_posix().encode())
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()[:16]
 
 

@@ -19,7 +19,7 @@ from hone.rewards.language import language_consistency
 from hone.rewards.verifiers import answer_key, verify_all
 from hone.stages.context import StageContext
 from hone.stages.problems import benchmark_name, find_problems
-from hone.types import Group, Problem, Prompt, RewardRule, Rollout, Score, ScoredGroup, Verdict
+from hone.types import Group, Problem, Prompt, RewardRule, Rollout, RunError, Score, ScoredGroup, Verdict
 
 _RULE = RewardRule()
 
@@ -82,6 +82,17 @@ def score_groups(groups: Sequence[Group], rule: RewardRule) -> list[ScoredGroup]
         ScoredGroup(problem=group.problem, rollouts=group.rollouts, scores=tuple(next(scores) for _ in group.rollouts))
         for group in groups
     ]
+
+
+def check_scorable(whys: Sequence[str], num_verdicts: int, limit: float, where: str) -> None:
+    """Stop where more of the verdicts than the share `limit` are unscorable; `whys` are the reasons of those."""
+    share = len(whys) / num_verdicts
+    if share > limit:
+        why, count = Counter(whys).most_common(1)[0]
+        raise RunError(
+            f"{where}: {share:.0%} of the verdicts are unscorable, more than max_unscorable_share = {limit:.0%}; "
+            f"{count} of {len(whys)} because: {why}"
+        )
 
 
 def summarise(groups: Sequence[ScoredGroup], max_tokens: int, budgets: Sequence[int] = ()) -> dict[str, Any]:

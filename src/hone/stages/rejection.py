@@ -21,9 +21,9 @@ from hone.rewards.behaviour import measure
 from hone.rewards.format import split_completion
 from hone.rewards.language import language_consistency
 from hone.stages.context import StageContext
-from hone.stages.evaluate import sample_and_score
+from hone.stages.evaluate import check_scorable, sample_and_score
 from hone.stages.problems import find_problems
-from hone.types import Problem, Rollout, RunError, Score, ScoredGroup, Verdict
+from hone.types import Problem, Rollout, Score, ScoredGroup, Verdict
 
 ROWS = "rows.parquet"
 CHUNK = 64  # problems
@@ -49,17 +49,20 @@ def run(stage: RejectionStage, context: StageContext) -> None:
     """Sample every problem several times; write all outputs, why each was kept or not, and how many were."""
     problems = find_problems(stage.problems)
     engine = LocalEngine.open(context.models[stage.start_from])
-    parts = []
+    parts: list[pa.Table] = []
+    num_kept = 0
     with context.progress(len(problems)) as progress:
         for start in range(0, len(problems), CHUNK):
             part = context.folder / "parts" / f"{start:08d}.parquet"
             if not part.is_file():
                 _sample_chunk(engine, problems[start : start + CHUNK], stage, context, part)
             parts.append(pq.read_table(part))
-            progress.update(min(start + CHUNK, len(problems)), kept=_count_kept(parts))
+            num_kept += parts[-1]["rejected_by"].to_pylist().count("")
+            progress.update(min(start + CHUNK, len(problems)), kept=num_kept)
     table = pa.concat_tables(parts)
     funnel = Counter(table["rejected_by"].to_pylist())
-    _check_scorable(funnel["unscorable"] / len(table), stage)
+    whys = table.filter(pa.compute.equal(table["verdict"], Verdict.UNSCORABLE.value))["why"].to_pylist()
+    check_scorable(whys, len(table), stage.max_unscorable_share, f"stage {stage.name}")
     write_atomically(context.folder / ROWS, lambda temporary: pq.write_table(table, temporary))
     kept = table.filter(pa.compute.equal(table["rejected_by"], ""))
     covered = len(set(kept["problem_id"].to_pylist()))
@@ -139,15 +142,3 @@ def _judge_group(group: ScoredGroup, stage: RejectionStage) -> list[dict[str, An
             }
         )
     return rows
-
-
-def _count_kept(parts: Sequence[pa.Table]) -> int:
-    return sum(part["rejected_by"].to_pylist().count("") for part in parts)
-
-
-def _check_scorable(share: float, stage: RejectionStage) -> None:
-    if share > stage.max_unscorable_share:
-        raise RunError(
-            f"stage {stage.name}: {share:.0%} of the verdicts are unscorable, more than max_unscorable_share = "
-            f"{stage.max_unscorable_share:.0%}: look at the reasons in its parts"
-        )

@@ -9,7 +9,6 @@ Axes: P problems of a step, G outputs of a group, N outputs of a step.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,7 +28,7 @@ from hone.rewards.behaviour import measure
 from hone.rewards.format import split_completion
 from hone.rewards.language import language_consistency
 from hone.stages.context import StageContext, learning_rate
-from hone.stages.evaluate import HeldOut, sample_groups, score_groups
+from hone.stages.evaluate import HeldOut, check_scorable, sample_groups, score_groups
 from hone.stages.preflight import require_preflight
 from hone.stages.problems import find_problems
 from hone.types import Floats, Group, HoneError, PackedBatch, Problem, Rollout, RunError, Sample, ScoredGroup, Verdict
@@ -325,14 +324,8 @@ def _mean(values: Sequence[float] | NDArray[np.int64]) -> float:
 
 def _check_scorable(groups: Sequence[ScoredGroup], stage: RlStage, step: int) -> None:
     scores = [score for group in groups for score in group.scores]
-    whys = Counter(score.why for score in scores if score.verdict is Verdict.UNSCORABLE)
-    share = whys.total() / len(scores)
-    if share > stage.max_unscorable_share:
-        why, count = whys.most_common(1)[0]
-        raise RunError(
-            f"stage {stage.name}, step {step}: {share:.0%} of the verdicts are unscorable, more than "
-            f"max_unscorable_share = {stage.max_unscorable_share:.0%}; {count} of {whys.total()} because: {why}"
-        )
+    whys = [score.why for score in scores if score.verdict is Verdict.UNSCORABLE]
+    check_scorable(whys, len(scores), stage.max_unscorable_share, f"stage {stage.name}, step {step}")
 
 
 def _store(groups: Sequence[ScoredGroup], stage: RlStage, context: StageContext, step: int) -> None:

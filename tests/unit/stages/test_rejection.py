@@ -14,6 +14,7 @@ from hone.config import Filters, RejectionStage, SftStage, parse_recipe
 from hone.models.folders import find_model
 from hone.stages import rejection, sft
 from hone.stages.context import StageContext
+from hone.stages.evaluate import check_scorable
 from hone.types import HoneError, Message, Problem, Rollout, RunError, Score, ScoredGroup, Verdict
 
 RIGHT = "<think> try 2 + 3 = 5 right so </think> <answer> 2 + 3 </answer>"
@@ -161,4 +162,4 @@ def test_nothing_to_learn_from_and_unscorable_verdicts_stop_a_stage(tmp_path: Pa
     with pytest.raises(HoneError, match=r"row 1: neither \{prompt, completion\} nor"):
         sft._Examples(stage, context(tmp_path, "s"))
     with pytest.raises(RunError, match="6% of the verdicts are unscorable"):
-        rejection._check_scorable(0.06, stages()[0])
+        check_scorable(["took longer than 2 s"] * 6, 100, stages()[0].max_unscorable_share, "stage collect")
