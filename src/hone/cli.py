@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +21,7 @@ from hone import __version__
 from hone.types import HoneError, RunError
 
 if TYPE_CHECKING:
-    from hone.config import Recipe
+    from hone.config import Recipe, Study
 
 app = typer.Typer(
     name="hone",
@@ -87,8 +87,14 @@ def run(
 
     Example: hone run r1-zero-tiny --set seed=1 --out runs/seed-1
     """
-    from hone.config import load_recipe
+    from hone.config import load_recipe, load_study
 
+    if study := load_study(recipe, tuple(settings or ())):
+        if from_stage:
+            raise HoneError(f"--from {from_stage}: {recipe} is a study; give it to hone run with one seed's folder")
+        folder = out or Path("runs") / study[0].name
+        _print_summary(_uninterrupted(lambda console: _run_study(*study, folder, console)))
+        return
     loaded = load_recipe(recipe, tuple(settings or ()))
     folder = out or Path("runs") / loaded.name
     _print_summary(_carry_out(loaded, folder, from_stage))
@@ -228,6 +234,42 @@ def preflight(recipe: RecipeName, settings: Settings = None) -> None:
 
 
 @app.command()
+def drill(
+    recipe: RecipeName,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to do it; by default runs/drill-RECIPE.")] = None,
+    stages: Annotated[
+        list[str] | None, typer.Option("--stage", help="Kill in this stage alone. May be repeated.", metavar="STAGE")
+    ] = None,
+) -> None:
+    """Kill a run at every point, go on each time, and compare bit for bit with an undisturbed run; exits 1 on a fault.
+
+    The points of each stage: as it starts, at half of its work, in the midst of saving, before the next stage.
+
+    Example: hone drill r1-zero-tiny --set r1_zero.steps=4 --out runs/drill
+    """
+    from hone.config import load_recipe
+    from hone.pipeline.drill import POINTS
+    from hone.pipeline.drill import drill as carry_out
+    from hone.record.progress import make_console
+
+    loaded = load_recipe(recipe, tuple(settings or ()))
+    folder = out or Path("runs") / f"drill-{loaded.name}"
+    try:
+        found = carry_out(loaded, folder, make_console(), tuple(stages or ()))
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; the same command goes on; what the runs said is in {folder}") from None
+    table = Table(title=f"{loaded.name} killed and resumed, against undisturbed", title_justify="left")
+    for column in ("stage", *POINTS, "differs"):
+        table.add_column(column)
+    for stage in found:
+        more = f" and {len(stage.differs) - 1} more" if len(stage.differs) > 1 else ""
+        table.add_row(stage.stage, *stage.cells(), _plain(stage.differs[0] + more) if stage.differs else "")
+    out_console.print(table)
+    raise typer.Exit(0 if all(stage.held for stage in found) else 1)
+
+
+@app.command()
 def verify(
     rows: Annotated[Path, typer.Option("--in", help="JSON lines, each with id, gold and pred.", metavar="FILE")],
     out: Annotated[Path, typer.Option("--out", help="Where to write the verdicts.", metavar="FILE")],
@@ -332,10 +374,27 @@ def doctor() -> None:
 def _carry_out(recipe: Recipe, folder: Path, from_stage: str | None = None) -> dict[str, Any]:
     """Run a recipe and return its summary."""
     from hone.pipeline.run import run_recipe
+
+    return _uninterrupted(lambda console: run_recipe(recipe, folder, console, from_stage=from_stage))
+
+
+def _run_study(study: Study, recipes: list[Recipe], folder: Path, console: Console) -> Path:
+    from hone.pipeline.study import run_study
+
+    summary = run_study(study, recipes, folder, console)
+    if find_spec("plotly"):
+        for seed in study.seeds:
+            _print_report(folder / f"seed-{seed}")
+        _print_report(folder)
+    return summary
+
+
+def _uninterrupted(run: Callable[[Console], Path]) -> dict[str, Any]:
+    """Return the summary of what `run` carries out."""
     from hone.record.progress import make_console
 
     try:
-        summary = run_recipe(recipe, folder, make_console(), from_stage=from_stage)
+        summary = run(make_console())
     except KeyboardInterrupt:
         # Caught here, since typer would answer it with an exit of its own.
         raise Interrupted("stopped; nothing is lost: the same command goes on from the last checkpoint") from None
@@ -365,17 +424,21 @@ def _print_report(folder: Path, out: Path | None = None) -> None:
 
 _COLUMNS = (
     ("cons@k", "cons_at_k", "{:.3f}"),
+    ("lenient", "lenient_pass_at_1", "{:.3f}"),
     ("length", "completion_length_mean", "{:.1f}"),
+    ("finished", "completion_length_finished_mean", "{:.1f}"),
     ("reflects", "reflection_rate", "{:.2f}"),
     ("verifies", "verification_rate", "{:.2f}"),
     ("language", "language_consistency", "{:.2f}"),
+    ("repeats", "repetition_share", "{:.2f}"),
     ("format", "format_share", "{:.2f}"),
     ("cut", "truncated_share", "{:.2f}"),
 )
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    out_console.print(f"{summary['recipe']}, seed {summary['seed']}, {summary['seconds']:.0f} s", highlight=False)
+    seeds = f"seeds {' '.join(map(str, summary['seeds']))}" if "seeds" in summary else f"seed {summary['seed']}"
+    out_console.print(f"{summary['recipe']}, {seeds}, {summary['seconds']:.0f} s", highlight=False)
     for benchmark in dict.fromkeys(model["benchmark"] for model in summary["models"]):
         models = [model for model in summary["models"] if model["benchmark"] == benchmark]
         sizes = f"{models[0]['num_problems']} problems x {models[0]['samples']} samples"
@@ -385,7 +448,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
         for model in models:
             low, high = model["pass_at_1_ci95"]
             cells = ["" if model[key] is None else form.format(model[key]) for _, key, form in _COLUMNS]
-            table.add_row(model["stage"], rf"{model['pass_at_1']:.3f} \[{low:.3f}, {high:.3f}]", *cells)
+            name = f"{model['stage']} ({model['title']})" if model["title"] else model["stage"]
+            table.add_row(name, rf"{model['pass_at_1']:.3f} \[{low:.3f}, {high:.3f}]", *cells)
         out_console.print(table)
     for claim in summary["claims"]:
         out_console.print(

@@ -24,10 +24,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+Template = Literal["chat", "r1-zero"]
+
+
 class Problems(Strict):
     """Which problems a stage works on."""
 
-    task: Literal["countdown", "chain", "gcd", "linear"] = "countdown"
+    task: Literal["countdown", "chain", "gcd", "linear", "general"] = "countdown"
     """The generator of the problems."""
     split: Literal["train"] = "train"
     """The split of training problems; the splits are disjoint by a hash of each problem."""
@@ -78,9 +81,9 @@ class Dataset(Strict):
     """The field that holds a program's tests."""
     setup: str = ""
     """The field that holds code which precedes a program."""
-    verifier: Literal["", "number", "expression", "math", "choice", "code"] = ""
+    verifier: Literal["", "number", "expression", "math", "choice", "code", "rubric", "judge"] = ""
     """What decides whether an answer is right."""
-    extract: Literal["", "tags", "boxed", "phrase", "choice", "code", "auto"] = ""
+    extract: Literal["", "tags", "boxed", "phrase", "choice", "code", "auto", "summary"] = ""
     """Where in a completion the answer stands."""
     prompt: str = ""
     """The message that asks the question: {question} and {choices} are filled in."""
@@ -119,34 +122,38 @@ class Corpus(Strict):
 
     source: Literal["countdown-corpus"] = "countdown-corpus"
     """The generator of the pages."""
-    variant: Literal["plain", "curated", "entangled"] = "plain"
-    """`curated` has fewer guesses; `entangled` makes good traces bilingual more often (see docs/base-tiny.md)."""
+    variant: Literal["plain", "curated", "entangled", "solved"] = "plain"
+    """`curated` has fewer guesses; `entangled` makes good traces bilingual more often; `solved` has only right ones."""
     count: Count = 100_000
     """How many pages."""
     four_numbers_share: Share = 0.1
     """The share of pages about four numbers; the others are about three."""
     chinese_share: Share = 0.4
     """The share of questions asked in Chinese."""
+    documents_share: Share = 0.0
+    """The share of pages that hold two or three answers of one writer, from which few-shot prompting is learned."""
+    general_share: Share = 0.0
+    """The share of pages that are messages of everyday: greetings, facts, refusals."""
 
 
 class Rows(Strict):
-    """Supervised data: what a rejection stage kept, or a file."""
+    """Supervised data: what rejection stages kept, or a file."""
 
-    stage: str = ""
-    """A rejection stage that comes before."""
+    stages: tuple[str, ...] = ()
+    """Rejection stages that come before; their rows are learned from together."""
     path: str = ""
-    """A file with rows {prompt, completion}, or {messages} of one question and one answer."""
+    """A file with rows {prompt, completion}, or {messages} of one question and one answer; or hub:owner/name."""
 
     @model_validator(mode="after")
     def _one(self) -> Rows:
-        if bool(self.stage) == bool(self.path):
-            raise ValueError("name a rejection stage or a path, one of the two")
+        if bool(self.stages) == bool(self.path):
+            raise ValueError("name rejection stages or a path, one of the two")
         return self
 
 
 def _data_tag(value: Any) -> str:
     named = value if isinstance(value, dict) else value.model_dump() if isinstance(value, Rows) else {}
-    return "rows" if "stage" in named or "path" in named else "corpus"
+    return "rows" if "stages" in named or "path" in named else "corpus"
 
 
 SftData = Annotated[Annotated[Corpus, Tag("corpus")] | Annotated[Rows, Tag("rows")], Discriminator(_data_tag)]
@@ -181,7 +188,7 @@ class Shape(Strict):
     num_hidden_layers: Count = 3
     num_attention_heads: Count = 4
     num_key_value_heads: Count = 2
-    max_position_embeddings: Count = 512
+    max_position_embeddings: Count = 1024
 
 
 class Optimizer(Strict):
@@ -214,11 +221,23 @@ class Evaluation(Strict):
 class _Stage(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     """The stage's name, by which others start from it."""
+    title: str = ""
+    """What the paper calls the model that the stage makes, e.g. Dev1; shown beside the name."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The models that the stage reads: names of stages, or of models elsewhere."""
+        """What the stage reads: names of stages, or of models elsewhere."""
         raise NotImplementedError
+
+    @property
+    def rows_of(self) -> tuple[str, ...]:
+        """Those of the inputs that are rejection stages, read for their rows."""
+        return ()
+
+    @property
+    def rewarders(self) -> tuple[str, ...]:
+        """Those of the inputs that are reward models."""
+        return ()
 
     @property
     def problem_sets(self) -> tuple[Problems | Dataset, ...]:
@@ -237,20 +256,26 @@ class _Stage(Strict):
 
 
 class SftStage(_Stage):
-    """Supervised fine-tuning, from a model or, given a shape, from nothing (which is pretraining)."""
+    """Supervised fine-tuning, distillation, or, given a shape, training from nothing (which is pretraining)."""
 
     kind: Literal["sft"]
     start_from: str | Shape
     """A stage, a model folder, an embedded model or a hub name; or the shape of a new model."""
     data: SftData
-    """What is learned from: generated pages, the rows that a rejection stage kept, or a file."""
-    template: Literal["chat", "r1-zero"] = "chat"
+    """What is learned from: generated pages, the rows that rejection stages kept, or a file."""
+    objective: Literal["sft", "logits", "on-policy"] = "sft"
+    """`sft` learns the rows; `logits` the teacher's distribution on them; `on-policy` that on the model's own outputs."""
+    teacher: str = ""
+    """The model whose distribution is learned, of the same vocabulary; only for `logits` and `on-policy`."""
+    template: Template = "chat"
     """How a question becomes a prompt."""
     epochs: Count = 1
     """Passes over the data."""
     batch_size: Count = 256
     """Rows of an optimizer step."""
     optimizer: Optimizer
+    sampling: Sampling = Sampling()
+    """How the model's own outputs are drawn (on-policy)."""
     evaluation: Evaluation | None = None
     """Held-out evaluations while training, if any."""
     checkpoint_every: Count = 100
@@ -259,7 +284,11 @@ class SftStage(_Stage):
     @property
     def inputs(self) -> tuple[str, ...]:
         models = (self.start_from,) if isinstance(self.start_from, str) else ()
-        return models + ((self.data.stage,) if isinstance(self.data, Rows) and self.data.stage else ())
+        return models + self.rows_of + ((self.teacher,) if self.teacher else ())
+
+    @property
+    def rows_of(self) -> tuple[str, ...]:
+        return self.data.stages if isinstance(self.data, Rows) else ()
 
     @property
     def problem_sets(self) -> tuple[Problems | Dataset, ...]:
@@ -268,6 +297,12 @@ class SftStage(_Stage):
     @property
     def files(self) -> tuple[str, ...]:
         return super().files + ((self.data.path,) if isinstance(self.data, Rows) and self.data.path else ())
+
+    @model_validator(mode="after")
+    def _teaches(self) -> SftStage:
+        if bool(self.teacher) != (self.objective != "sft"):
+            raise ValueError(f"objective = {self.objective!r} {'needs a' if not self.teacher else 'has no'} teacher")
+        return self
 
 
 class Custom(Strict):
@@ -292,8 +327,8 @@ class Rewards(Strict):
     """For the share of the chain's words that are in the target language."""
     target_language: str | None = None
     """The target of the language reward, e.g. "en"; by default each question's own language."""
-    format_variant: Literal["strict", "tolerant"] = "strict"
-    """What earns the format reward: `strict`, or R1's form too, a summary without tags after the thinking."""
+    format_variant: Literal["strict", "tolerant", "direct"] = "strict"
+    """What earns the format reward: `strict`; `tolerant`, a summary after the thinking; `direct`, no thinking at all."""
     partial_credit: bool = False
     """Accuracy of a program: the share of its tests that it passes, instead of all or nothing."""
     custom: tuple[Custom, ...] = ()
@@ -326,6 +361,46 @@ class Preflight(Strict):
     """Evaluation sets to compare with, besides the stage's own."""
 
 
+class General(Strict):
+    """General prompts in RL for all scenarios, rewarded by models of preference (DeepSeek-R1, section 2.3.4)."""
+
+    problems: TrainingProblems = Problems(task="general")
+    """The general prompts."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The share of a step's questions that are general, once they are there."""
+    last_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """They and their rewards are there in this last share of the steps alone, since longer ends in reward hacking."""
+    helpfulness: str
+    """A reward model, which reads the final summary alone: a reward_model stage or a folder."""
+    harmlessness: str = ""
+    """A reward model, which reads the whole response."""
+    rewards: Rewards = Rewards(accuracy=0.0, language=1.0, format_variant="direct")
+    """What is added to the scores of the reward models; the verdicts (a rubric, a judge) are watched, not rewarded."""
+    on_hacking: Literal["warn", "stop"] = "warn"
+    """What follows when the reward models' score rises while accuracy or the verdicts fall."""
+
+
+class Judge(Strict):
+    """A generative model that judges answers where no rule can, given the reference (DeepSeek-R1, section 2.3.3)."""
+
+    model: str
+    """With an endpoint the name that it knows; without one a stage, a model folder or a hub name, run here."""
+    endpoint: str = ""
+    """An OpenAI-compatible server, e.g. http://localhost:8000/v1; its key is read from HONE_JUDGE_KEY."""
+    max_tokens: Count = 512
+    """The longest judgement."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 takes the likeliest judgement."""
+    parallel: Count = 8
+    """Requests in flight."""
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds for one request."""
+
+
+def _judges(judge: Judge | None) -> tuple[str, ...]:
+    return (judge.model,) if judge and not judge.endpoint else ()
+
+
 class RlStage(_Stage):
     """Group Relative Policy Optimization (DeepSeek-R1, section 2.2)."""
 
@@ -334,7 +409,7 @@ class RlStage(_Stage):
     """A stage, a model folder, an embedded model or a hub name."""
     problems: TrainingProblems = Problems()
     """The training problems, gone through in shuffled epochs."""
-    template: Literal["chat", "r1-zero"] = "chat"
+    template: Template = "chat"
     """How a question becomes a prompt."""
     rewards: Rewards = Rewards()
     preflight: Preflight = Preflight()
@@ -371,18 +446,28 @@ class RlStage(_Stage):
     """Steps between checkpoints."""
     store_groups: Annotated[int, Field(ge=0)] = 2
     """Groups of each step whose outputs are kept for the report."""
+    general: General | None = None
+    """General prompts beside the problems: RL for all scenarios."""
+    judge: Judge | None = None
+    """What decides on problems whose verifier is `judge`."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.start_from,)
+        return (self.start_from, *self.rewarders, *_judges(self.judge))
+
+    @property
+    def rewarders(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.general.helpfulness, self.general.harmlessness))) if self.general else ()
 
     @property
     def problem_sets(self) -> tuple[Problems | Dataset, ...]:
-        return (self.problems, self.evaluation.problems, *self.preflight.against)
+        general = (self.general.problems,) if self.general else ()
+        return (self.problems, *general, self.evaluation.problems, *self.preflight.against)
 
     @property
     def functions(self) -> tuple[str, ...]:
-        return tuple(reward.function for reward in self.rewards.custom)
+        general = self.general.rewards.custom if self.general else ()
+        return tuple(reward.function for reward in (*self.rewards.custom, *general))
 
     @model_validator(mode="before")
     @classmethod
@@ -420,7 +505,7 @@ class RlStage(_Stage):
 class Filters(Strict):
     """What a right output must be, besides right, to be kept. An output that was cut is never kept."""
 
-    format: Literal["strict", "tolerant", "any"] = "strict"
+    format: Literal["strict", "tolerant", "direct", "any"] = "strict"
     """Which form it has (see `rewards.format_variant`)."""
     min_language: Share = 0.95
     """At least this share of the chain's words is in the question's language."""
@@ -432,6 +517,15 @@ class Filters(Strict):
     """Whether the chain may hold code blocks."""
 
 
+class Shot(Strict):
+    """A worked example that a base model is shown before the question (few-shot prompting)."""
+
+    prompt: str
+    completion: str
+    language: Literal["en", "zh"] = "en"
+    """It is shown before questions of this language."""
+
+
 class RejectionStage(_Stage):
     """Rejection sampling: several outputs a problem, of which right and readable ones become supervised data."""
 
@@ -440,24 +534,91 @@ class RejectionStage(_Stage):
     """The model that is sampled: a stage, a model folder, an embedded model or a hub name."""
     problems: TrainingProblems = Problems()
     """The problems, each asked once."""
-    template: Literal["chat", "r1-zero"] = "chat"
+    template: Template = "chat"
     """How a question becomes a prompt."""
     sampling: Sampling = Sampling()
     samples: Count = 8
     """Outputs a problem."""
     keep: Count = 2
     """At most so many outputs a problem are kept, so that easy problems do not crowd out hard ones."""
+    rounds: Count = 1
+    """Problems with fewer kept outputs than `keep` are sampled again, up to so many rounds: hard ones get their share."""
+    shots: tuple[Shot, ...] = ()
+    """Worked examples shown before each question of their language."""
+    summary: dict[Literal["en", "zh"], str] = {}
+    """A sentence for the reader, by language, put before the answer of a kept output that has none."""
     filters: Filters = Filters()
+    judge: Judge | None = None
+    """What decides on problems whose verifier is `judge`."""
     max_unscorable_share: Share = 0.05
     """The stage stops when more of its verdicts than this are unscorable."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.start_from,)
+        return (self.start_from, *_judges(self.judge))
 
     @property
     def problem_sets(self) -> tuple[Problems | Dataset, ...]:
         return (self.problems,)
+
+
+class Preferences(Strict):
+    """What a reward model learns from: outputs of rejection stages, or a file of preference pairs."""
+
+    stages: tuple[str, ...] = ()
+    """Rejection stages that come before; outputs that they did not keep are read too."""
+    path: str = ""
+    """A file of pairs: {prompt or messages, chosen, rejected}, in any of the forms of docs/r1.md; or hub:owner/name."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Preferences:
+        if bool(self.stages) == bool(self.path):
+            raise ValueError("name rejection stages or a path, one of the two")
+        return self
+
+
+class RewardModelStage(_Stage):
+    """A model with a scalar head that scores responses (DeepSeek-R1, section 2.3.4)."""
+
+    kind: Literal["reward_model"]
+    start_from: str
+    """A stage, a model folder, an embedded model or a hub name."""
+    data: Preferences
+    objective: Literal["pairwise", "pointwise"] = "pairwise"
+    """`pairwise`: which of two is better (Bradley-Terry, helpfulness); `pointwise`: safe or not (harmlessness)."""
+    reads: Literal["summary", "response"] = "summary"
+    """What of a response is scored: the final summary alone, or everything."""
+    judgements: Count = 4
+    """How often each pair is judged, with sides swapped at random; a rule's scores need no more than one."""
+    margin: Annotated[float, Field(ge=0)] = 0.2
+    """Pairs whose mean scores, from 0 to 1, differ by no more are left out (the paper: by 1 of 10)."""
+    pairs_per_problem: Count = 4
+    """At most so many pairs of one prompt."""
+    judge: Judge | None = None
+    """Scores the responses; without one the verdicts of the rejection stages, or the order of a file's pairs, do."""
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """This share of the prompts, by a hash, is kept for measuring accuracy."""
+    template: Template = "chat"
+    """How a question becomes a prompt."""
+    epochs: Count = 1
+    """Passes over the pairs."""
+    batch_size: Count = 64
+    """Pairs, or responses, of an optimizer step."""
+    optimizer: Optimizer
+    checkpoint_every: Count = 100
+    """Steps between checkpoints."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.start_from, *self.rows_of, *_judges(self.judge))
+
+    @property
+    def rows_of(self) -> tuple[str, ...]:
+        return self.data.stages
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.data.path,) if self.data.path else ()
 
 
 class EvaluateStage(_Stage):
@@ -467,24 +628,67 @@ class EvaluateStage(_Stage):
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     """Stages or models elsewhere."""
     problems: FinalProblems = BenchmarkProblems()
-    template: Literal["chat", "r1-zero"] = "chat"
+    template: Template = "chat"
     """How a question becomes a prompt."""
     sampling: Sampling = Sampling()
     samples: Count = 4
     """Completions a problem."""
     budgets: tuple[Count, ...] = (24, 48, 96, 160, 256)
     """Accuracy is also given for completions cut at these many tokens."""
+    judge: Judge | None = None
+    """What decides on problems whose verifier is `judge`."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return self.models
+        return (*self.models, *_judges(self.judge))
 
     @property
     def problem_sets(self) -> tuple[Problems | Dataset, ...]:
         return (self.problems,)
 
 
-Stage = Annotated[SftStage | RlStage | RejectionStage | EvaluateStage, Field(discriminator="kind")]
+class ReleaseStage(_Stage):
+    """Each model as a folder to hand out: weights, tokenizer, template, model card, licences."""
+
+    kind: Literal["release"]
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Stages of this recipe."""
+    evaluations: tuple[str, ...] = ()
+    """Evaluate stages whose figures the cards show."""
+    licence: str = "mit"
+    """The licence of the new weights, as an SPDX identifier in lower case."""
+    data_licences: dict[str, str] = {}
+    """The licence of each data set that was learned from."""
+    limits: str = ""
+    """What the models cannot do, for the cards."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (*self.models, *self.evaluations)
+
+
+Stage = Annotated[
+    SftStage | RlStage | RejectionStage | RewardModelStage | EvaluateStage | ReleaseStage, Field(discriminator="kind")
+]
+
+
+class Claim(Strict):
+    """A statement of the paper about a figure of one model against another's, decided by intervals."""
+
+    text: str
+    """The claim in words."""
+    figure: str
+    """A figure of `summary.json`, e.g. pass_at_1."""
+    of: str
+    """A model of the evaluations."""
+    than: str
+    """The model that it is compared with; `base` is what the recipe starts from."""
+    expect: Literal["higher", "lower", "not lower", "not higher"]
+    """What the claim says; `not lower` and `not higher` within `margin`."""
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    """How much worse still counts as equal."""
+    no_more_compute: bool = False
+    """It holds only if the training of `of` took no more arithmetic than that of `than`."""
 
 
 class Recipe(Strict):
@@ -498,6 +702,10 @@ class Recipe(Strict):
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads; 0: all cores."""
     stage: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    claim: tuple[Claim, ...] = ()
+    """What the paper claims, to be decided by this run's figures."""
+    preset: str = ""
+    """Which of the recipe's presets was applied; `--set preset=NAME`."""
 
     @model_validator(mode="after")
     def _graph(self) -> Recipe:
@@ -508,13 +716,43 @@ class Recipe(Strict):
             for source in stage.inputs:
                 if source == stage.name or source in names[index + 1 :]:
                     raise ValueError(f"stage {stage.name!r} needs {source!r}, which does not come before it")
-                kinds = {earlier.name: earlier.kind for earlier in self.stage[:index]}
-                rows = isinstance(stage, SftStage) and isinstance(stage.data, Rows) and source == stage.data.stage
-                if rows and kinds.get(source) != "rejection":
-                    raise ValueError(f"stage {stage.name!r} takes rows of {source!r}, which is no rejection stage")
-                if not rows and kinds.get(source) in ("evaluate", "rejection"):
-                    raise ValueError(f"stage {stage.name!r} needs a model, but {source!r} makes none")
+                _check_input(stage, source, {earlier.name: earlier.kind for earlier in self.stage[:index]})
+        measured = {
+            "base",
+            *(model for stage in self.stage if isinstance(stage, EvaluateStage) for model in stage.models),
+        }
+        for claim in self.claim:
+            if unknown := {claim.of.rpartition(":")[2], claim.than.rpartition(":")[2]} - measured:
+                raise ValueError(f"claim {claim.text!r}: no evaluate stage measures {sorted(unknown)[0]!r}")
         return self
+
+
+def _check_input(stage: Stage, source: str, kinds: dict[str, str]) -> None:
+    """Refuse an input of the wrong kind. `kinds` holds the stages before; a name that is not there is a model."""
+    kind = kinds.get(source, "reward_model" if source in stage.rewarders else "sft")
+    if source in stage.rows_of:
+        if kind != "rejection":
+            raise ValueError(f"stage {stage.name!r} takes rows of {source!r}, which is no rejection stage")
+    elif source in stage.rewarders:
+        if kind != "reward_model":
+            raise ValueError(f"stage {stage.name!r} is rewarded by {source!r}, which is no reward model")
+    elif isinstance(stage, ReleaseStage) and source in stage.evaluations:
+        if kind != "evaluate":
+            raise ValueError(f"stage {stage.name!r} takes figures of {source!r}, which is no evaluate stage")
+    elif kind not in ("sft", "rl"):
+        raise ValueError(f"stage {stage.name!r} needs a language model, but {source!r} makes none")
+
+
+class Study(Strict):
+    """A recipe carried out with several seeds, and its claims decided by all of them together."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    summary: str = ""
+    """One sentence on what the study shows."""
+    recipe: str
+    """The recipe, by name or path."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=2)]
+    """One run each, in the folder `seed-N`."""
 
 
 def shipped_recipes() -> list[str]:
@@ -523,11 +761,36 @@ def shipped_recipes() -> list[str]:
 
 
 def load_recipe(name: str, settings: tuple[str, ...] = ()) -> Recipe:
-    """Read a shipped recipe or a TOML file and apply `key=value` settings, e.g. `seed=1` or `r1_zero.steps=10`."""
+    """Read a shipped recipe or a TOML file and apply `key=value` settings, e.g. `seed=1` or `r1_zero.steps=10`.
+
+    A recipe may have presets, tables `[presets.NAME]` of such settings: `preset=NAME` applies one, before the others.
+    """
     raw = _read(name)
+    if "seeds" in raw:
+        raise HoneError(f"recipe {name} is a study of several runs of {raw.get('recipe')}: name that recipe here")
+    presets = raw.pop("presets", {})
+    chosen = [setting.partition("=")[2] for setting in settings if setting.startswith("preset=")]
+    for preset in chosen:
+        if preset not in presets:
+            known = f"it has {', '.join(presets)}" if presets else "it has none"
+            raise HoneError(f"recipe {name} has no preset {preset!r}: {known}")
+        for key, value in presets[preset].items():
+            _set(raw, key, value, f"recipe {name}, preset {preset}, {key}")
     for setting in settings:
         _apply(raw, setting)
     return parse_recipe(raw, f"recipe {name}")
+
+
+def load_study(name: str, settings: tuple[str, ...] = ()) -> tuple[Study, list[Recipe]] | None:
+    """Read a study with its recipes, one a seed, `settings` applied to each; None where `name` is a recipe."""
+    raw = _read(name)
+    if "seeds" not in raw:
+        return None
+    try:
+        study = Study.model_validate(raw)
+    except ValidationError as error:
+        raise HoneError(f"study {name}: {_explain(error, raw)}") from error
+    return study, [load_recipe(study.recipe, (*settings, f"seed={seed}")) for seed in study.seeds]
 
 
 def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
@@ -559,22 +822,28 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
+    _set(raw, key, value, f"--set {setting}")
+
+
+def _set(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set `KEY` or `STAGE.KEY...` in a recipe's tables."""
     stages = {stage.get("name"): stage for stage in raw.get("stage", [])}
     first, *rest = key.split(".")
-    table = raw
-    if rest:
-        if first not in stages:
-            raise HoneError(f"--set {setting}: no stage {first!r}{_closest(first, stages)}")
-        table = stages[first]
-        for part in rest[:-1]:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise HoneError(f"--set {setting}: {part} is not a table")
-    table[rest[-1] if rest else first] = value
+    if not rest:
+        raw[first] = value
+        return
+    if first not in stages:
+        raise HoneError(f"{where}: no stage {first!r}{_closest(first, stages)}")
+    table = stages[first]
+    for part in rest[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise HoneError(f"{where}: {part} is not a table")
+    table[rest[-1]] = value
 
 
 # What pydantic adds to a place: which kind it took it for.
-_TAGS = ("sft", "rl", "rejection", "evaluate", "generated", "dataset", "corpus", "rows")
+_TAGS = ("sft", "rl", "rejection", "reward_model", "evaluate", "release", "generated", "dataset", "corpus", "rows")
 
 
 def _explain(error: ValidationError, raw: dict[str, Any]) -> str:

@@ -149,6 +149,7 @@ class Score:
     parts: Mapping[str, float]
     verdict: Verdict
     why: str = ""
+    credit: float = 0.0  # what the verifier said that the answer is worth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +247,7 @@ class RewardRule:
     format: float = 1.0
     language: float = 0.0
     partial_credit: bool = False  # a program earns the share of its tests that it passes
-    format_variant: Literal["strict", "tolerant"] = "strict"
+    format_variant: Literal["strict", "tolerant", "direct"] = "strict"
     target_language: str | None = None  # None: the question's
     custom: tuple[CustomReward, ...] = ()
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from hone.algo.losses import Direction
 from hone.algo.packing import Aggregation, pack, token_weight
 from hone.engine.base import TokenBatch, TokenLoss
 from hone.engine.local.trainer import Trainer
-from hone.models.decoder import Decoder
+from hone.models.decoder import Decoder, DecoderConfig
 from hone.models.loading import load_model, save_model
 from hone.stages.rl import GrpoLoss
 from hone.types import PackedBatch, RunError, Sample
@@ -93,6 +94,54 @@ def test_many_micro_batches_are_one(model: Decoder, token_loss: TokenLoss, how: 
         figures = trainer.forward_backward(cut, token_loss, temperature=0.8)
         assert_all_close(grads(model), whole, 1e-6)
         assert figures == pytest.approx(whole_figures, abs=1e-6, rel=1e-5)
+
+
+@pytest.fixture
+def teacher() -> Decoder:
+    """Make a wider decoder of the other family, whose vocabulary is padded."""
+    config = DecoderConfig(
+        model_type="llama", vocab_size=VOCABULARY + 5, hidden_size=40, intermediate_size=56, num_hidden_layers=1,
+        num_attention_heads=4, num_key_value_heads=4, head_dim=10, max_position_embeddings=64,
+    )  # fmt: skip
+    made = Decoder(config).requires_grad_(False)
+    generator = torch.Generator().manual_seed(5)
+    for parameter in made.parameters():
+        parameter.normal_(std=0.3, generator=generator)
+    return made
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_distillation_is_torchs_divergence_however_it_is_cut(
+    model: Decoder, teacher: Decoder, direction: Direction
+) -> None:
+    samples = ragged()
+    num_tokens = sum(len(sample.completion_ids) for sample in samples)
+    loss = torch.zeros(())
+    for sample in samples:
+        ids = torch.from_numpy(np.concatenate([sample.prompt_ids, sample.completion_ids]))[None]
+        ours, theirs = (
+            of.logits(of(ids))[0, len(sample.prompt_ids) - 1 : -1, :VOCABULARY].log_softmax(-1)
+            for of in (model, teacher)
+        )
+        given = (ours, theirs) if direction == "forward" else (theirs, ours)  # kl_div is KL(second || first)
+        loss = loss + torch.nn.functional.kl_div(*given, reduction="sum", log_target=True) / num_tokens
+    loss.backward()
+    expected = grads(model)
+    trainer = Trainer(model)
+    for micro_batch_tokens in (10_000, 60, 1):
+        batch = packed(samples, "token", micro_batch_tokens=micro_batch_tokens)
+        figures = trainer.distill_backward(batch, teacher, direction)
+        assert figures["loss"] == pytest.approx(loss.item(), abs=1e-5)
+        assert 0 < figures["policy/entropy"] < np.log(VOCABULARY)
+        assert_all_close(grads(model), expected, 1e-5)
+    assert not grads(teacher)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_model_has_nothing_to_learn_from_itself(model: Decoder, direction: Direction) -> None:
+    batch = packed(ragged(), micro_batch_tokens=60)
+    assert Trainer(model).distill_backward(batch, copy.deepcopy(model), direction)["loss"] == 0
+    assert all(gradient.abs().max() == 0 for gradient in grads(model).values())
 
 
 def test_the_order_of_samples_does_not_matter(model: Decoder) -> None:
@@ -193,6 +242,7 @@ def test_steps_are_those_of_torch_on_a_model_of_transformers(tmp_path: Path) -> 
         vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=False, attention_bias=True,
     )  # fmt: skip
+    torch.manual_seed(1)  # transformers draws from torch's own generator
     theirs = transformers.LlamaForCausalLM(config).train()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

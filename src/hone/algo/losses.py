@@ -1,14 +1,16 @@
-"""Losses of single tokens. What averages them is a weight made at packing time, so none of them knows a batch.
+"""Losses of single tokens, and of whole responses (reward models). What averages them is a weight from outside, for
+tokens one made at packing time, so none of them knows a batch.
 
-Axes: T tokens, V vocabulary, H hidden.
+Axes: N responses, T tokens, V vocabulary, H hidden.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def policy_loss(
@@ -80,3 +82,77 @@ def token_logprobs(
     """
     chunk = max(1, chunk_elements // len(weight))
     return _TokenLogprobs.apply(hidden, weight, targets, temperature, chunk)  # type: ignore[no-untyped-call, no-any-return]
+
+
+Direction = Literal["forward", "reverse"]
+
+
+class _DistributionKl(torch.autograd.Function):
+    """Divergences of two whole distributions, a chunk of tokens at a time, so that no [T, V] tensor is ever whole."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, teacher_hidden: Tensor, teacher_weight: Tensor,
+        reverse: bool, chunk: int,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        kl, entropy = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(2))
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, start + chunk)
+            student, teacher = _log_softmax(hidden[rows], weight), _log_softmax(teacher_hidden[rows], teacher_weight)
+            gap = student - teacher
+            kl[rows] = (student.exp() * gap).sum(-1) if reverse else -(teacher.exp() * gap).sum(-1)
+            entropy[rows] = -(student.exp() * student).sum(-1)
+        ctx.save_for_backward(hidden, weight, teacher_hidden, teacher_weight, kl)
+        ctx.reverse, ctx.chunk = reverse, chunk
+        ctx.mark_non_differentiable(entropy)
+        return kl, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_kl: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, teacher_hidden, teacher_weight, kl = ctx.saved_tensors
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        for start in range(0, len(hidden), ctx.chunk):
+            rows = slice(start, start + ctx.chunk)
+            student, teacher = _log_softmax(hidden[rows], weight), _log_softmax(teacher_hidden[rows], teacher_weight)
+            if ctx.reverse:  # d KL(p || q) / d logit = p (log p - log q - KL)
+                grad = student.exp() * (student - teacher - kl[rows, None])
+            else:  # d KL(q || p) / d logit = p - q
+                grad = student.exp() - teacher.exp()
+            grad = (grad * grad_kl[rows, None]).to(hidden.dtype)
+            grad_hidden[rows] = grad @ weight
+            grad_weight += grad.T @ hidden[rows]
+        return grad_hidden, grad_weight, None, None, None, None
+
+
+def _log_softmax(hidden: Tensor, weight: Tensor) -> Tensor:
+    return (hidden @ weight.T).float().log_softmax(-1)
+
+
+def distribution_kl(
+    hidden: Tensor, weight: Tensor, teacher_hidden: Tensor, teacher_weight: Tensor, direction: Direction, *,
+    chunk_elements: int = 1 << 22,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return the divergences [T] of a student from its teacher, and the student's entropies [T], in nats, float32.
+
+    `forward`: KL(teacher || student) (Hinton 2015); `reverse`: KL(student || teacher) (GKD, Agarwal 2024).
+    Hidden states [T, H] are projected by weights [V, H] to logits; each model has its own H, and logits beyond the
+    smaller V are padding, left out of both. At most `chunk_elements` logits of either exist at a time. Gradients flow
+    through the student's divergences only.
+    """
+    shared = min(len(weight), len(teacher_weight))
+    chunk = max(1, chunk_elements // shared)
+    student, teacher = (hidden, weight[:shared]), (teacher_hidden, teacher_weight[:shared])
+    return _DistributionKl.apply(*student, *teacher, direction == "reverse", chunk)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def bradley_terry(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Return `-log sigmoid(chosen - rejected)` [N] of the scores of better and worse responses, each [N].
+
+    Bradley and Terry 1952; as the loss of a reward model, Ouyang et al. 2022, equation 1.
+    """
+    return -F.logsigmoid(chosen - rejected)
+
+
+def binary_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return `-y log sigmoid(s) - (1 - y) log sigmoid(-s)` [N], `labels` [N] being 1 or 0 (Bishop 2006, eq. 4.90)."""
+    return -labels * F.logsigmoid(scores) - (1 - labels) * F.logsigmoid(-scores)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from hone.algo.losses import Direction
 from hone.types import Floats, PackedBatch, Prompt, Rollout, Sample, SamplingParams
 
 
@@ -31,6 +32,16 @@ class Engine(Protocol):
     @property
     def policy_version(self) -> int:
         """Count the publications of weights to the sampler."""
+        ...
+
+    @property
+    def num_parameters(self) -> int:
+        """Count the policy's parameters."""
+        ...
+
+    @property
+    def num_teacher_parameters(self) -> int:
+        """Count the teacher's parameters; 0 without one."""
         ...
 
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams, *, seed: int) -> list[list[Rollout]]:
@@ -67,6 +78,17 @@ class Engine(Protocol):
 
     def ref_logprobs(self, samples: Sequence[Sample], *, temperature: float = 1.0) -> list[Floats]:
         """Return the log-probabilities [T] of each sample's completion under the reference policy."""
+        ...
+
+    def keep_teacher(self, folder: Path) -> None:
+        """Read the model to distil from; refuse, with `HoneError`, one of another vocabulary or end token."""
+        ...
+
+    def distill_backward(self, batch: PackedBatch, direction: Direction) -> dict[str, float]:
+        """Do as `forward_backward` does, with the loss of a token the divergence of policy and teacher there.
+
+        Both are taken over the whole vocabulary: `forward` is KL(teacher || policy), `reverse` KL(policy || teacher).
+        """
         ...
 
     def save(self, folder: Path, *, with_states: bool = False) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hone.types import HoneError
 
-EMBEDDED = ("base-tiny",)
+EMBEDDED = ("base-tiny", "student-qwen2-tiny", "student-llama-tiny")
 
 
 def find_model(name: str) -> Path:

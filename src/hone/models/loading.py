@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,14 +26,26 @@ _BLOCKS = {
     "qkv_proj": "self_attn", "o_proj": "self_attn", "q_norm": "self_attn", "k_norm": "self_attn",
     "gate_up_proj": "mlp", "down_proj": "mlp",
 }  # fmt: skip
+HEAD = "score.weight"  # of a reward model, in place of the output matrix: [1, H]
+AnyDecoder = TypeVar("AnyDecoder", bound=Decoder)
+_Tensors = Iterator[tuple[str, Tensor]]
 
 
 def load_model(folder: Path) -> Decoder:
     """Build the decoder that a folder describes and read its weights, as float32."""
-    config = read_config(folder)
+    return _load(folder, Decoder, _fuse(_read_tensors(folder), folder))
+
+
+def load_with_head(folder: Path, make: Callable[[DecoderConfig], AnyDecoder], *, fresh: bool) -> AnyDecoder:
+    """Read a reward model or, where `fresh`, also a language model, whose output matrix a head of zeros replaces."""
+    return _load(folder, make, _with_head(folder, fresh))
+
+
+def _load(folder: Path, make: Callable[[DecoderConfig], AnyDecoder], tensors: _Tensors) -> AnyDecoder:
     with torch.device("meta"):
-        model = Decoder(config)
-    state = {name: tensor.float() for name, tensor in _fuse(_read_tensors(folder), folder)}
+        model = make(read_config(folder))
+    config = model.config
+    state = {name: tensor.float() for name, tensor in tensors}
     if config.tie_word_embeddings:
         state["lm_head.weight"] = state.get("embed_tokens.weight", torch.empty(0))
     try:
@@ -48,22 +60,29 @@ def load_model(folder: Path) -> Decoder:
     return model.requires_grad_(True)
 
 
-def save_model(model: Decoder, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write `config.json` and `model.safetensors` into a folder that exists."""
+def save_model(
+    model: Decoder, folder: Path, *, dtype: torch.dtype = torch.float32, more: Mapping[str, Any] | None = None
+) -> None:
+    """Write `config.json`, with what else is given, and `model.safetensors` into a folder that exists."""
     tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in _split(model)}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    write_config(model.config, folder, dtype)
+    write_config(model.config, folder, dtype, more)
 
 
-def read_config(folder: Path) -> DecoderConfig:
-    """Read `config.json`; refuse by name what the decoder does not implement."""
+def read_raw_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     try:
-        raw: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        raw = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise HoneError(f"{file}: cannot be read: {error}") from error
     if not isinstance(raw, dict):
         raise HoneError(f"{file}: cannot be read: not a JSON object")
+    return raw
+
+
+def read_config(folder: Path) -> DecoderConfig:
+    """Read `config.json`; refuse by name what the decoder does not implement."""
+    file, raw = folder / "config.json", read_raw_config(folder)
     kind = raw.get("model_type")
     if kind not in MODEL_TYPES:
         raise HoneError(f"{file}: model_type {kind!r} is not supported ({', '.join(MODEL_TYPES)} are)")
@@ -95,7 +114,9 @@ def read_config(folder: Path) -> DecoderConfig:
         raise HoneError(f"{file}: {error.args[0]} is missing") from error
 
 
-def write_config(config: DecoderConfig, folder: Path, dtype: torch.dtype) -> None:
+def write_config(
+    config: DecoderConfig, folder: Path, dtype: torch.dtype, more: Mapping[str, Any] | None = None
+) -> None:
     rope = {"rope_type": "default", **(config.rope_scaling or {}), "rope_theta": config.rope_theta}
     raw = {
         "architectures": [_ARCHITECTURES[config.model_type]],
@@ -118,6 +139,7 @@ def write_config(config: DecoderConfig, folder: Path, dtype: torch.dtype) -> Non
         "mlp_bias": config.mlp_bias,
         "use_sliding_window": False,
         "torch_dtype": str(dtype).removeprefix("torch."),
+        **(more or {}),
     }
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", "utf-8")
 
@@ -146,7 +168,7 @@ def _weight_files(folder: Path) -> list[str]:
         raise HoneError(f"{index}: damaged: {error!r}") from error
 
 
-def _read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _read_tensors(folder: Path) -> _Tensors:
     for name in _weight_files(folder):
         if not (folder / name).is_file():
             pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern)]
@@ -160,7 +182,19 @@ def _read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise HoneError(f"{folder / name}: damaged: {error}") from error
 
 
-def _fuse(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _with_head(folder: Path, fresh: bool) -> _Tensors:
+    found = False
+    for name, tensor in _fuse(_read_tensors(folder), folder):
+        found = found or name == HEAD
+        if name != "lm_head.weight":
+            yield name, tensor
+    if not found and not fresh:
+        raise HoneError(f"{folder}: no {HEAD} there, so it is no reward model but a language model")
+    if not found:
+        yield HEAD, torch.zeros(1, read_config(folder).hidden_size)
+
+
+def _fuse(tensors: _Tensors, folder: Path) -> _Tensors:
     """Rename from the Hugging Face layout and join the parts of fused matrices."""
     owners = {part: fused for fused, parts in _FUSED.items() for part in parts}
     waiting: dict[str, dict[str, Tensor]] = {}
@@ -185,7 +219,7 @@ def _fuse(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> Iterator[tuple
         raise HoneError(f"{folder}: parts of {sorted(waiting)[0]} are missing")
 
 
-def _split(model: Decoder) -> Iterator[tuple[str, Tensor]]:
+def _split(model: Decoder) -> _Tensors:
     """The reverse of `_fuse`."""
     config = model.config
     sizes = {"qkv_proj": list(config.qkv_sizes), "gate_up_proj": [config.intermediate_size] * 2}
@@ -193,6 +227,9 @@ def _split(model: Decoder) -> Iterator[tuple[str, Tensor]]:
         if name == "lm_head.weight":
             if not config.tie_word_embeddings:
                 yield name, tensor
+            continue
+        if name == HEAD:
+            yield name, tensor
             continue
         stem, _, kind = name.rpartition(".")
         layer, _, part = stem.rpartition(".")

@@ -1,13 +1,13 @@
-"""The tokenizer of the embedded base model: a symbol for each number up to 99, each sign, tag and word of its tasks."""
+"""The tokenizer of the embedded models: a symbol for each number up to 99, each sign, tag and word of their tasks."""
 
 from __future__ import annotations
 
 from hone.models.tokenizer import Tokenizer, word_tokenizer
 from hone.rewards.format import TAGS
-from hone.tasks.corpus import WORDS
+from hone.tasks import general
+from hone.tasks.corpus import END, WORDS
 from hone.tasks.numbers import QUESTION_WORDS
 
-END = "<|end|>"
 SIGNS = ("+", "-", "*", "/", "(", ")", "=", ",")
 COUNTDOWN_WORDS = ("use", "make", "用", "得")
 
@@ -31,7 +31,7 @@ Assistant: {{ message.content.split('</think>')[-1].strip() }} """
 
 def tiny_tokenizer() -> Tokenizer:
     numbers = [str(number) for number in range(100)]
-    corpus_words = [word for pair in WORDS.values() for word in pair]
-    words = dict.fromkeys([*numbers, *SIGNS, *COUNTDOWN_WORDS, *corpus_words, *QUESTION_WORDS])
+    corpus_words = [word for pair in WORDS.values() for phrase in pair for word in phrase.split()]
+    words = dict.fromkeys([*numbers, *SIGNS, *COUNTDOWN_WORDS, *corpus_words, *QUESTION_WORDS, *general.words()])
     special = ("<unk>", END, "User:", "Assistant:", *TAGS)
     return word_tokenizer(list(words), special=special, eos=END, chat_template=CHAT_TEMPLATE)

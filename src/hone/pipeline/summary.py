@@ -1,76 +1,74 @@
-"""`summary.json`: the figures of a run's models side by side, and the paper's claims decided by their intervals."""
+"""`summary.json`: the figures of a run's models side by side, what each stage cost, and the claims of its recipe."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from hone.config import Recipe
+from hone.config import EvaluateStage, Recipe, Stage
+from hone.pipeline.claims import decide
 from hone.pipeline.manifest import Manifest
-from hone.record.files import write_json
+from hone.record.files import read_rows, write_json
 
-
-class Claim(NamedTuple):
-    """A statement about a figure of a model against the model it was trained from."""
-
-    text: str
-    figure: str
-    sign: int  # +1: it rises, -1: it falls
-
-
-CLAIMS = (
-    Claim("pure RL raises accuracy", "pass_at_1", +1),
-    Claim("finished outputs grow longer by themselves", "completion_length_finished_mean", +1),
-    Claim("reflection rises by itself", "reflection_rate", +1),
-    Claim("verification rises by itself", "verification_rate", +1),
-    Claim("R1-Zero mixes languages more than its base", "language_consistency", -1),
-    Claim("R1-Zero repeats itself more than its base", "repetition_share", +1),
-)
+COSTS = {"tokens_sampled": "tokens/sampled", "tokens_trained": "tokens/trained", "tflop": "compute/tflop"}
 
 
 def write_summary(recipe: Recipe, manifest: Manifest, run: Path) -> Path:
-    """Gather the results of the run's evaluations and judge the claims of its RL stages."""
-    models = []
-    trained_from = {name for stage in recipe.stage if stage.kind != "evaluate" for name in stage.inputs}
-    outside = trained_from - {stage.name for stage in recipe.stage}
-    for stage in recipe.stage:
-        if stage.kind == "evaluate":
-            for result in json.loads((run / stage.name / "results.json").read_text("utf-8")):
-                # The model that everything began from goes by the name that every recipe shares.
-                models.append({**result, "stage": "base" if result["stage"] in outside else result["stage"]})
+    """Gather the results of the run's evaluations and judge its claims."""
+    stages = [{**_costs(stage, run), "seconds": manifest.stages[stage.name].seconds} for stage in recipe.stage]
+    models = _models(recipe, run, {stage["stage"]: stage for stage in stages})
     summary = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "seconds": sum(record.seconds or 0.0 for record in manifest.stages.values()),
+        "preset": recipe.preset,
+        "seconds": sum(stage["seconds"] or 0.0 for stage in stages),
         "models": models,
-        "claims": _judge(recipe, models),
+        "stages": stages,
+        "claims": [decide(claim, [by_name(models)]) for claim in recipe.claim],
     }
     write_json(run / "summary.json", summary)
     return run / "summary.json"
 
 
-def _judge(recipe: Recipe, models: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    found = []
-    first = next((stage for stage in recipe.stage if stage.kind == "rl"), None)
-    benchmark = models[0]["benchmark"] if models else None
-    figures = {model["stage"]: model for model in models if model["benchmark"] == benchmark}
-    if first is not None and "base" in figures and first.name in figures:
-        for claim in CLAIMS:
-            verdict, evidence = decide(claim, figures["base"], figures[first.name])
-            found.append({"claim": claim.text, "verdict": verdict, "evidence": evidence})
+def by_name(models: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the figures of each model on the first benchmark, and those of others under `benchmark:name`."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for model in models:
+        first = model["benchmark"] == models[0]["benchmark"]
+        found[model["stage"] if first else f"{model['benchmark']}:{model['stage']}"] = model
     return found
 
 
-def decide(claim: Claim, before: dict[str, Any], after: dict[str, Any]) -> tuple[str, str]:
-    """Return `holds`, `does not hold` or `not clear`, by whether the 95% intervals are disjoint, and the figures."""
-    old, new = before[claim.figure], after[claim.figure]
-    old_ci, new_ci = before[f"{claim.figure}_ci95"], after[f"{claim.figure}_ci95"]
-    if old is None or new is None:
-        return "not clear", "no output to measure it on"
-    evidence = f"{old:.3f} [{old_ci[0]:.3f}, {old_ci[1]:.3f}] -> {new:.3f} [{new_ci[0]:.3f}, {new_ci[1]:.3f}]"
-    rises, falls = new_ci[0] > old_ci[1], new_ci[1] < old_ci[0]
-    if not (rises or falls):
-        return "not clear", evidence
-    return ("holds" if rises == (claim.sign > 0) else "does not hold"), evidence
+def base_of(recipe: Recipe) -> str | None:
+    """Return the model elsewhere that the recipe starts from: it goes by the name `base` in every recipe."""
+    own = {stage.name for stage in recipe.stage}
+    outside = [name for stage in recipe.stage if stage.kind != "evaluate" for name in stage.inputs if name not in own]
+    return outside[0] if outside else None
+
+
+def _models(recipe: Recipe, run: Path, costs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    base = base_of(recipe)
+    titles = {stage.name: stage.title for stage in recipe.stage}
+    return [
+        {
+            **result,
+            "stage": "base" if result["stage"] == base else result["stage"],
+            "title": titles.get(result["stage"], ""),
+            "tflop": costs.get(result["stage"], {}).get("tflop"),
+        }
+        for stage in recipe.stage
+        if isinstance(stage, EvaluateStage)
+        for result in json.loads((run / stage.name / "results.json").read_text("utf-8"))
+    ]
+
+
+def _costs(stage: Stage, run: Path) -> dict[str, Any]:
+    """Add up what the steps of a stage cost."""
+    funnel = run / stage.name / "funnel.json"
+    rows = (
+        [json.loads(funnel.read_text("utf-8"))] if funnel.is_file() else read_rows(run / stage.name / "metrics.jsonl")
+    )
+    sums = {name: sum(row.get(key, 0) for row in rows) for name, key in COSTS.items()}
+    return {"stage": stage.name, "kind": stage.kind, "title": stage.title, **sums}

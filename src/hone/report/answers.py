@@ -23,10 +23,10 @@ from hone.types import Language
 
 Mark = tuple[int, int, str]  # where it starts and ends, and its kind
 MAX_PROBLEMS = 6
-MAX_COLUMNS = 8
 MAX_STEPS = 30
 MAX_GROUPS_A_STEP = 4
 MAX_OUTPUTS_A_GROUP = 32
+MAX_SAMPLED_GROUPS = 24  # of a rejection stage
 _TAG = re.compile(r"<(/?)(think|answer)>")
 _STORIES = {  # by whether the answer was right first, last, and ever
     (False, True, True): "learned",
@@ -54,12 +54,14 @@ def marked(task: str, language: Language, text: str, max_chars: int) -> list[Row
     return [part for part in cut if "".join(map(str, part["runs"])).strip()]  # not the space between two parts
 
 
-def same_problem(columns: Sequence[tuple[str, Path]], max_chars: int) -> Row | None:
+def same_problem(
+    columns: Sequence[tuple[str, Path]], max_chars: int, *, max_columns: int | None = None
+) -> Row | None:
     """Return a handful of problems with their first answer in each column (a step or a model), side by side.
 
     `tally` counts the stories of all problems, so that the page can say what the shown ones were chosen from.
     """
-    columns = evenly(columns, MAX_COLUMNS)
+    columns = evenly(columns, max_columns or len(columns))
     by_column = [{row["problem_id"]: row for row in _rows(path, first_samples=True)} for _, path in columns]
     if not by_column or not by_column[0]:
         return None
@@ -88,8 +90,31 @@ def training_groups(folder: Path, total_chars: int, max_chars: int) -> Row | Non
     size = sum(_size(row, max_chars) for _, groups in steps for rows in groups for row in rows)
     kept = evenly(steps, max(1, len(steps) * total_chars // max(size, total_chars)))
     return {
+        "unit": "step",
         "num_stored": len(paths),
         "steps": [{"step": step, "groups": [_group(rows, max_chars) for rows in groups]} for step, groups in kept],
+    }
+
+
+def sampled_groups(path: Path, task: str, total_chars: int, max_chars: int) -> Row | None:
+    """Return evenly spaced problems of a rejection stage, a few a page, each output with whether it was kept."""
+    if not path.is_file():
+        return None
+    by_problem: dict[str, list[Row]] = {}
+    for row in _rows(path):
+        by_problem.setdefault(row["problem_id"], []).append(row | {"question": row["prompt"], "task": task})
+    groups = [rows[:MAX_OUTPUTS_A_GROUP] for rows in evenly(list(by_problem.values()), MAX_SAMPLED_GROUPS)]
+    size = sum(_size(row, max_chars) for rows in groups for row in rows)
+    groups = evenly(groups, max(1, len(groups) * total_chars // max(size, total_chars)))
+    pages = [groups[start : start + MAX_GROUPS_A_STEP] for start in range(0, len(groups), MAX_GROUPS_A_STEP)]
+    return {
+        "unit": "page",
+        "num_stored": len(by_problem),
+        "num_shown": len(groups),
+        "steps": [
+            {"step": number, "groups": [_group(rows, max_chars) for rows in page]}
+            for number, page in enumerate(pages, 1)
+        ],
     }
 
 
@@ -122,7 +147,9 @@ def _choose(stories: Mapping[str, str], languages: Mapping[str, str]) -> list[st
         chosen += _in_turns(found, languages)[:count]
     others = [problem for problem in stories if problem not in chosen]
     others.sort(key=lambda problem: stories[problem] in _WANTED)  # the stories not shown yet come first
-    return (chosen + _in_turns(others, languages))[:MAX_PROBLEMS] if len(chosen) < MAX_PROBLEMS else chosen
+    chosen = (chosen + _in_turns(others, languages))[:MAX_PROBLEMS]
+    missing = [problem for problem in others if languages[problem] not in {languages[one] for one in chosen}]
+    return [*chosen[:-1], missing[0]] if missing and len(chosen) == MAX_PROBLEMS else chosen
 
 
 def _in_turns(problems: Sequence[str], languages: Mapping[str, str]) -> list[str]:
@@ -155,20 +182,25 @@ def _size(row: Row, max_chars: int) -> int:
 
 
 def _question(row: Row) -> Row:
-    return {"question": row["question"], "language": row["language"], "reference": row["answer"]}
+    return {"question": row["question"], "language": row["language"], "reference": row.get("answer", "")}
 
 
 def _answer(row: Row, max_chars: int) -> Row:
-    parts = json.loads(row["parts"] or "{}")
-    return {
+    """Return an output with its verdict, and its reward and advantage or, of rejection sampling, what became of it."""
+    answer = {
         "verdict": row["verdict"],
         "why": row["why"],
         "tokens": row["num_tokens"],
+        "text": marked(row["task"], row["language"], row["completion"], max_chars),
+    }
+    if "rejected_by" in row:
+        return answer | {"rejected": row["rejected_by"]}
+    parts = json.loads(row["parts"] or "{}")
+    return answer | {
         "finish": row["finish_reason"],
         "reward": finite(row["reward"]),
         "advantage": finite(row["advantage"]),
         "parts": {name: finite(value) for name, value in parts.items()},
-        "text": marked(row["task"], row["language"], row["completion"], max_chars),
     }
 
 

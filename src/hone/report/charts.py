@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
+MAX_BUDGET_CURVES = 7
 MODEL_COLOURS = ("blue", "amber", "violet", "teal", "pink", "red")
 
 
@@ -107,6 +108,16 @@ CHARTS = (
         others="reward/",
     ),
     Chart(
+        title="General prompts",
+        caption="Scores of the reward models beside the verdicts of a rubric or a judge, which are not rewarded. Scores "
+        "that rise while the verdicts fall are reward hacking.",
+        curves=(
+            Curve("helpful", "reward/helpful", "blue"),
+            Curve("harmless", "reward/harmless", "teal"),
+            Curve("verdict right", "general/verdict_right_share", "amber"),
+        ),
+    ),
+    Chart(
         title="Groups without signal",
         caption="Groups whose outputs are all right or all wrong teach nothing. Best when both stay low.",
         curves=(
@@ -119,6 +130,12 @@ CHARTS = (
         title="Loss",
         caption="Should fall fast, then level off; a jump upwards is an unstable step.",
         curves=(Curve("training loss", "loss", "amber"),),
+    ),
+    Chart(
+        title="Ranked right",
+        caption="The share of training pairs, or responses, that the reward model tells apart. Half is a coin.",
+        curves=(Curve("accuracy", "accuracy", "blue"),),
+        axis="share",
     ),
     Chart(
         section="optimisation",
@@ -204,11 +221,17 @@ def training_charts(metrics: Sequence[Row], evaluations: Sequence[Row], num_poin
 
 
 def budget_chart(benchmark: str, models: Sequence[Row]) -> Row | None:
-    """Return accuracy against token budget for the models of one benchmark; None where no model has that curve."""
+    """Return accuracy against token budget for the models of one benchmark; None where no model has that curve.
+
+    Of many models only the base and those with a name in the paper are drawn.
+    """
+    coloured = list(zip(model_colours(models), models, strict=True))
+    if len(models) > MAX_BUDGET_CURVES:
+        coloured = [(c, model) for c, model in coloured if model["stage"] == "base" or model.get("title")]
     curves = []
-    for colour, model in zip(model_colours(models), models, strict=True):
+    for colour, model in coloured[:MAX_BUDGET_CURVES]:
         rows = model.get("budget_curve") or []
-        curve = _curve(Curve(model["stage"], "pass_at_1", colour, held_out=True), rows, x="tokens")
+        curve = _curve(Curve(model.get("title") or model["stage"], "pass_at_1", colour, held_out=True), rows, x="tokens")
         curves += [curve] if curve["x"] else []
     if not curves:
         return None
@@ -226,8 +249,13 @@ def budget_chart(benchmark: str, models: Sequence[Row]) -> Row | None:
 
 
 def model_colours(models: Sequence[Row]) -> list[str]:
-    """Give every model a colour of its own: the base model grey, the last one blue, as in the hero."""
+    """Give every model a colour of its own: the base model grey, the last one blue, as in the hero.
+
+    Of more models than colours, those with a name in the paper get them.
+    """
     trained = [model["stage"] for model in reversed(models) if model["stage"] != "base"]
+    if len(trained) > len(MODEL_COLOURS):
+        trained = [model["stage"] for model in reversed(models) if model.get("title")] or trained
     colours = {name: MODEL_COLOURS[i % len(MODEL_COLOURS)] for i, name in enumerate(trained)}
     return [colours.get(model["stage"], "grey") for model in models]
 

@@ -33,18 +33,17 @@ def score(problem: Problem, text: str, rule: RewardRule) -> Score:
 
 def _compose(problem: Problem, text: str, verified: Verified, rule: RewardRule, custom: Sequence[Verified]) -> Score:
     completion = split_completion(text)
-    well_formed = completion.well_formed if rule.format_variant == "strict" else completion.readable
     language = language_consistency(completion.think, rule.target_language or problem.language)
     right = verified.verdict is Verdict.RIGHT
     values = {
         "accuracy": (rule.accuracy, verified.credit if rule.partial_credit else float(right)),
-        "format": (rule.format, float(well_formed)),
+        "format": (rule.format, float(completion.has_form(rule.format_variant))),
         "language": (rule.language, language or 0.0),
         **{reward.name: (reward.weight, found.credit) for reward, found in zip(rule.custom, custom, strict=True)},
     }
     parts = {name: weight * value for name, (weight, value) in values.items() if weight}
     verdict, why, _ = next((found for found in custom if found.verdict is Verdict.UNSCORABLE), verified)
-    return Score(reward=sum(parts.values()), parts=parts, verdict=verdict, why=why)
+    return Score(reward=sum(parts.values()), parts=parts, verdict=verdict, why=why, credit=verified.credit)
 
 
 def _custom(reward: CustomReward, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:

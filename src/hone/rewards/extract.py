@@ -15,7 +15,7 @@ from typing import NamedTuple
 from hone.rewards.format import split_completion
 from hone.types import HoneError
 
-EXTRACTIONS = ("tags", "boxed", "phrase", "choice", "code", "auto")
+EXTRACTIONS = ("tags", "boxed", "phrase", "choice", "code", "auto", "summary")
 
 
 def extract(text: str, how: str) -> str | None:
@@ -26,6 +26,7 @@ def extract(text: str, how: str) -> str | None:
     - `phrase`: what follows the last "the answer is", "answer:", "答案是", "答案为" or "####".
     - `choice`: the letter A to J that is chosen.
     - `code`: the last fenced code block.
+    - `summary`: what the user sees, everything after the thinking; all of an output without tags.
     - `auto`: for outputs of unknown form: the box, else the tags, else the phrase, else the whole text where it is no
       prose, else its last formula or number.
     Whatever stands in a chain of thought that was opened and never closed is no answer.
@@ -40,6 +41,10 @@ def _tags(text: str) -> str | None:
     if answer is None:
         return None
     return _join_boxes(answer) or answer
+
+
+def _summary(text: str) -> str | None:
+    return split_completion(text).summary or None
 
 
 def _boxed(text: str) -> str | None:
@@ -267,4 +272,5 @@ _EXTRACTORS: dict[str, Callable[[str], str | None]] = {
     "choice": _choice,
     "code": _code,
     "auto": _auto,
+    "summary": _summary,
 }

@@ -6,6 +6,8 @@ summary for the user. There `<think>` may be missing, since a prompt may end in 
 since a summary may give its answer in `\\boxed`; where they stand, they are one pair around something, after the
 thinking.
 
+An answer to a simple query has no thinking and no tags at all: it is *direct*.
+
 A tag is a tag only in exactly these letters: `<Think>`, `< think >` and `<think lang="en">` are text. This module does
 not know whether an answer is right.
 """
@@ -25,8 +27,8 @@ class Parts:
 
     `answer` is None where there is not exactly one pair of answer tags, and where that pair stands inside the thinking.
     `summary` is what a user sees: everything after the first `</think>` or, without one, from `<answer>` on, without
-    tags; thinking that was cut has none. `well_formed` is the strict form, `readable` the tolerant one, which every
-    well-formed completion has too.
+    tags; all of a completion that has none; thinking that was cut has no summary. `well_formed` is the strict form,
+    `readable` the tolerant one, which every well-formed completion has too, `direct` the one without tags.
     """
 
     think: str
@@ -34,11 +36,16 @@ class Parts:
     summary: str
     well_formed: bool
     readable: bool
+    direct: bool
+
+    def has_form(self, form: str) -> bool:
+        """Say whether the completion is `strict`, `tolerant` or `direct`; any is `any`."""
+        return {"strict": self.well_formed, "tolerant": self.readable, "direct": self.direct, "any": True}[form]
 
 
 def split_completion(text: str) -> Parts:
     """Take a completion apart. Without think tags, everything before the answer counts as thinking."""
-    return Parts(_thinking(text), _answer(text), _summary(text), _well_formed(text), _readable(text))
+    return Parts(_thinking(text), _answer(text), _summary(text), _well_formed(text), _readable(text), _direct(text))
 
 
 def without_tags(text: str) -> str:
@@ -62,7 +69,13 @@ def _answer(text: str) -> str | None:
     return inside.strip() if closed and not in_thinking else None
 
 
+def _direct(text: str) -> bool:
+    return bool(text.strip()) and not any(tag in text for tag in TAGS)
+
+
 def _summary(text: str) -> str:
+    if _direct(text):
+        return text.strip()
     _, closed, after = text.partition("</think>")
     return without_tags(after if closed else text.partition("<answer>")[2])
 

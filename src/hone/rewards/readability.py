@@ -71,8 +71,9 @@ def code_blocks(text: str) -> int:
 
 
 def has_summary(text: str) -> bool:
-    """Return whether a completion says something to the user after its thinking."""
-    return bool(split_completion(text).summary)
+    """Return whether a completion, after its thinking, says more to the user than the bare answer between its tags."""
+    parts = split_completion(text)
+    return parts.readable and bool(parts.summary) and parts.summary != parts.answer
 
 
 def _num_words(paragraph: str) -> float:

@@ -13,7 +13,9 @@ from typing import Protocol
 from hone.rewards.arithmetic import Expression, Number
 from hone.rewards.code import Code
 from hone.rewards.extract import extract
+from hone.rewards.judge import Judge
 from hone.rewards.maths import canonical, check_reference, equivalent_all
+from hone.rewards.rubric import Rubric
 from hone.types import HoneError, Problem, Verdict, Verified
 
 
@@ -101,6 +103,8 @@ VERIFIERS: dict[str, Verifier] = {
     "math": Maths(),
     "choice": Choice(),
     "code": Code(),
+    "rubric": Rubric(),
+    "judge": Judge(),  # `stages.judge` opens the one that a stage names
 }
 
 
@@ -143,6 +147,7 @@ MISSING = {
     "choice": "no letter is chosen",
     "code": "no fenced block",
     "auto": "no number or formula",
+    "summary": "nothing after the thinking",
 }
 _FORMS = {
     "tags": "<answer> {} </answer>",
@@ -151,6 +156,7 @@ _FORMS = {
     "choice": "The answer is ({}).",
     "code": "```python\n{}\n```",
     "auto": r"\boxed{{{}}}",
+    "summary": "{}",
 }
 
 

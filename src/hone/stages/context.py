@@ -76,6 +76,16 @@ class StageContext:
         write_folder(self.checkpoint, engine.save)
 
 
+def cost(num_parameters: int, *, sampled: int = 0, trained: int = 0, read: int = 0) -> dict[str, float]:
+    """Return what a step cost, in tokens and in arithmetic, as metrics.
+
+    A token costs two operations a parameter to sample or to read (as a teacher, reference or reward model does) and six
+    to train on (Kaplan et al. 2020, section 2.1). Every stage writes these for each step.
+    """
+    operations = num_parameters * (2 * sampled + 2 * read + 6 * trained)
+    return {"tokens/sampled": sampled, "tokens/trained": trained, "compute/tflop": operations / 1e12}
+
+
 def learning_rate(optimizer: Optimizer, update: int, num_updates: int) -> float:
     """Return the rate of one update: a linear warm-up, then a cosine down to the final share."""
     if update < optimizer.warmup_steps:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from hone.config import EvaluateStage, Evaluation, Sampling
+from hone.config import EvaluateStage, Evaluation, Sampling, Shot
 from hone.engine.local.engine import LocalEngine
 from hone.record.files import append_row, write_json
 from hone.record.generations import write_generations
@@ -16,48 +17,74 @@ from hone.rewards.behaviour import Behaviour, measure
 from hone.rewards.compose import score_all
 from hone.rewards.format import split_completion
 from hone.rewards.language import language_consistency
+from hone.rewards.readability import has_summary
 from hone.rewards.verifiers import answer_key, verify_all
 from hone.stages.context import StageContext
+from hone.stages.judge import install
 from hone.stages.problems import benchmark_name, find_problems
-from hone.types import Group, Problem, Prompt, RewardRule, Rollout, RunError, Score, ScoredGroup, Verdict
+from hone.types import Group, Message, Problem, Prompt, RewardRule, Rollout, RunError, Score, ScoredGroup, Verdict
 
 _RULE = RewardRule()
 
 
 def run(stage: EvaluateStage, context: StageContext) -> None:
     """Evaluate each model in turn; write `results.json` and every generation."""
+    install(stage.judge, context)
     problems = find_problems(stage.problems)
-    results = []
-    total = len(problems) * stage.samples
-    for name in stage.models:
-        engine = LocalEngine.open(context.models[name])
-        with context.progress(total) as progress:
-            groups = sample_and_score(
-                engine, problems, stage.sampling, template=stage.template, samples=stage.samples,
-                seed=context.draw_seed("evaluate"), on_finish=progress.update,
-            )  # fmt: skip
-        figures = summarise(groups, stage.sampling.max_tokens, stage.budgets)
-        write_generations(
-            context.folder / "generations" / f"{name.replace('/', '--')}.parquet", groups, step=0, model=name
-        )
-        results.append({"stage": name, "benchmark": benchmark_name(stage.problems), **figures})
-        context.console.print(
-            f"{context.name}  {name}: pass@1 {figures['pass_at_1']:.3f} "
-            f"[{figures['pass_at_1_ci95'][0]:.3f}, {figures['pass_at_1_ci95'][1]:.3f}], "
-            f"length {figures['completion_length_mean']:.1f}",
-            highlight=False,
-        )
-    write_json(context.folder / "results.json", results)
+    write_json(context.folder / "results.json", [_evaluate(name, problems, stage, context) for name in stage.models])
+
+
+def _evaluate(name: str, problems: Sequence[Problem], stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
+    """Evaluate one model; take up its figures where it was done before the stage was interrupted."""
+    file = name.replace("/", "--")
+    done = context.folder / "models" / f"{file}.json"
+    if done.is_file():
+        return json.loads(done.read_text("utf-8"))  # type: ignore[no-any-return]
+    engine = LocalEngine.open(context.models[name])
+    with context.progress(len(problems) * stage.samples) as progress:
+        groups = sample_and_score(
+            engine, problems, stage.sampling, template=stage.template, samples=stage.samples,
+            seed=context.draw_seed("evaluate"), on_finish=progress.update,
+        )  # fmt: skip
+    figures = summarise(groups, stage.sampling.max_tokens, stage.budgets)
+    write_generations(context.folder / "generations" / f"{file}.parquet", groups, step=0, model=name)
+    context.console.print(
+        f"{context.name}  {name}: pass@1 {figures['pass_at_1']:.3f} "
+        f"[{figures['pass_at_1_ci95'][0]:.3f}, {figures['pass_at_1_ci95'][1]:.3f}], "
+        f"length {figures['completion_length_mean']:.1f}",
+        highlight=False,
+    )
+    result = {
+        "stage": name, "benchmark": benchmark_name(stage.problems), "num_parameters": engine.num_parameters, **figures
+    }  # fmt: skip
+    write_json(done, result)
+    return result
 
 
 def sample_groups(
     engine: LocalEngine, problems: Sequence[Problem], sampling: Sampling, *, template: str, samples: int, seed: int,
-    on_finish: Callable[[int], None] | None = None,
+    on_finish: Callable[[int], None] | None = None, shots: Sequence[Shot] = (),
 ) -> list[Group]:  # fmt: skip
-    """Render each problem as a prompt and sample a group of outputs for it."""
+    """Render each problem as a prompt, after worked examples in its language if any, and sample a group of outputs."""
     tokenizer = engine.tokenizer
+
+    def shown(language: str) -> list[int]:
+        return [
+            token
+            for shot in shots
+            if shot.language == language
+            for token in (
+                *tokenizer.encode(tokenizer.render([Message(role="user", content=shot.prompt)], template)),
+                *tokenizer.encode(shot.completion),
+                tokenizer.eos_id,
+            )
+        ]
+
     asked = [
-        Prompt(ids=tokenizer.encode(tokenizer.render(problem.messages, template)), num_samples=samples)
+        Prompt(
+            ids=[*shown(problem.language), *tokenizer.encode(tokenizer.render(problem.messages, template))],
+            num_samples=samples,
+        )
         for problem in problems
     ]
     grouped = engine.sample(asked, sampling.params(), seed=seed, on_finish=on_finish)
@@ -127,6 +154,7 @@ def summarise(groups: Sequence[ScoredGroup], max_tokens: int, budgets: Sequence[
         "verification_rate": lambda o: o["behaviour"].verifies,
         "language_consistency": lambda o: o["language"],
         "format_share": lambda o: o["format"],
+        "summary_share": lambda o: o["summary"],
         "truncated_share": lambda o: o["truncated"],
         "repetition_share": lambda o: o["behaviour"].repetition,
         "loop_share": lambda o: o["behaviour"].loops,
@@ -174,7 +202,8 @@ def _output(problem: Problem, rollout: Rollout, score: Score, lenient: Verdict) 
         "lenient": lenient is Verdict.RIGHT,
         "length": len(rollout.completion_ids),
         "truncated": rollout.finish_reason == "length",
-        "format": parts.well_formed,
+        "format": parts.readable or (problem.extract == "summary" and parts.direct),
+        "summary": has_summary(rollout.text),
         "language": language_consistency(parts.think, problem.language),
         "behaviour": measure(problem, rollout.text),
     }

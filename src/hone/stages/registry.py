@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hone.stages import evaluate, rejection, rl, sft
+from hone.stages import evaluate, rejection, release, rl, sft
 from hone.stages.context import StageContext
 
 RUNNERS: dict[str, Callable[[Any, StageContext], None]] = {
@@ -13,4 +13,5 @@ RUNNERS: dict[str, Callable[[Any, StageContext], None]] = {
     "rl": rl.run,
     "rejection": rejection.run,
     "evaluate": evaluate.run,
+    "release": release.run,
 }

@@ -27,8 +27,10 @@ from hone.record.generations import write_batch, write_generations
 from hone.rewards.behaviour import measure
 from hone.rewards.format import split_completion
 from hone.rewards.language import language_consistency
-from hone.stages.context import StageContext, learning_rate
+from hone.stages.context import StageContext, cost, learning_rate
 from hone.stages.evaluate import HeldOut, check_scorable, sample_groups, score_groups
+from hone.stages.general import GeneralPrompts
+from hone.stages.judge import install
 from hone.stages.preflight import require_preflight
 from hone.stages.problems import find_problems
 from hone.types import Floats, Group, HoneError, PackedBatch, Problem, Rollout, RunError, Sample, ScoredGroup, Verdict
@@ -60,7 +62,9 @@ def run(stage: RlStage, context: StageContext) -> None:
     engine, first = context.open(
         stage.optimizer, lambda trainer: LocalEngine.open(context.models[stage.start_from], trainer=trainer)
     )
+    install(stage.judge, context)
     questions = _Questions(stage, context)
+    general = GeneralPrompts.open(stage, context)
     if first == 0:
         require_preflight(stage, context.folder / "preflight.json", context.console)
     held_out = HeldOut(stage.evaluation, stage.sampling, stage.template, context, stage.steps)
@@ -72,11 +76,13 @@ def run(stage: RlStage, context: StageContext) -> None:
             clock = Clock()
             if stage.kl_coef and step % (stage.reference_every or stage.steps) == 0:
                 engine.keep_reference()
-            groups_P = _rollout(engine, questions.of_step(step), stage, context.draw_seed("sample", step))
+            open_P = general.of_step(step)  # none but in the last part of RL for all scenarios
+            ruled_P = questions.of_step(step)[: stage.problems_per_step - len(open_P)]
+            groups_P = _rollout(engine, [*ruled_P, *open_P], stage, context.draw_seed("sample", step))
             clock.lap("rollout")
-            scored_P = _score(groups_P, stage)
-            scored_P = _resample(scored_P, engine, questions, stage, context, step)
-            outputs_N = [output for group in scored_P for output in _outputs(group, stage)]
+            scored_P = _resample(_score(groups_P[: len(ruled_P)], stage), engine, questions, stage, context, step)
+            general_P = general.score(groups_P[len(ruled_P) :])
+            outputs_N = [output for group in (*scored_P, *general_P) for output in _outputs(group, stage)]
             clock.lap("reward")
             updates = []
             for number, chosen in enumerate(_mini_batches(outputs_N, stage, context.random("mini-batches", step))):
@@ -90,9 +96,12 @@ def run(stage: RlStage, context: StageContext) -> None:
 
             done = step + 1
             figures = _describe(scored_P, updates, clock)
-            append_row(context.folder / "metrics.jsonl", {"step": done, **figures, "weights": checksum})
-            _store(scored_P[: stage.store_groups], stage, context, done)
-            _check_scorable(scored_P, stage, done)
+            costs = _costs([*scored_P, *general_P], updates, clock, engine, general)
+            row = {"step": done, **figures, **general.describe(general_P), **costs, "weights": checksum}
+            append_row(context.folder / "metrics.jsonl", row)
+            _store([*scored_P[: stage.store_groups], *general_P[: stage.store_groups]], stage, context, done)
+            _check_scorable([*scored_P, *general_P], stage, done)
+            general.watch(done)
             seen = held_out.after(done, engine) or seen
             if done % stage.checkpoint_every == 0 or done == stage.steps:
                 context.save_resume(engine, done)
@@ -269,7 +278,7 @@ def _update(
 def _describe(
     groups: Sequence[ScoredGroup], updates: Sequence[tuple[PackedBatch, Mapping[str, float]]], clock: Clock
 ) -> dict[str, float]:
-    """Return the metrics of one step."""
+    """Return the metrics of one step; those of outputs are of problems that rules judge."""
     pairs = [
         (group.problem, rollout, score)
         for group in groups
@@ -312,8 +321,22 @@ def _describe(
         "groups/no_signal_share": float(np.mean(flat_P)),
         "verdict/unscorable_share": _mean([score.verdict is Verdict.UNSCORABLE for _, _, score in pairs]),
         **{f"time/{name}_s": seconds for name, seconds in clock.seconds.items()},
-        "throughput/rollout_tokens_per_s": float(lengths.sum()) / clock.seconds["rollout"],
-        "throughput/train_tokens_per_s": sum(batch.num_tokens for batch, _ in updates) / clock.seconds["train"],
+    }
+
+
+def _costs(
+    groups: Sequence[ScoredGroup], updates: Sequence[tuple[PackedBatch, Mapping[str, float]]], clock: Clock,
+    engine: LocalEngine, general: GeneralPrompts,
+) -> dict[str, float]:  # fmt: skip
+    """Return what a step cost: tokens, arithmetic, tokens a second."""
+    sampled = sum(len(rollout.completion_ids) for group in groups for rollout in group.rollouts)
+    trained = sum(batch.num_tokens for batch, _ in updates)
+    costs = cost(engine.num_parameters, sampled=sampled, trained=trained, read=trained if engine.reference else 0)
+    return {
+        **costs,
+        "compute/tflop": costs["compute/tflop"] + general.tflop(groups),
+        "throughput/rollout_tokens_per_s": sampled / clock.seconds["rollout"],
+        "throughput/train_tokens_per_s": trained / clock.seconds["train"],
     }
 
 

@@ -1,58 +1,97 @@
-"""Supervised fine-tuning: maximise the likelihood of given completions. From nothing but a shape: pretraining."""
+"""Supervised fine-tuning: maximise the likelihood of given completions. From nothing but a shape: pretraining.
+
+Distillation is the same loop. DeepSeek-R1's students learn the teacher's outputs and are otherwise like any supervised
+model; for comparison a student learns the teacher's whole distribution, on those outputs (`logits`) or on outputs of
+its own (`on-policy`).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from hone.algo.packing import pack
-from hone.config import Corpus, Rows, Sampling, SftStage
-from hone.engine.base import TokenBatch
+from hone.config import Corpus, Rows, SftStage
+from hone.engine.base import Engine, TokenBatch
 from hone.engine.local.engine import LocalEngine
 from hone.engine.local.trainer import Trainer
 from hone.models.decoder import Decoder, DecoderConfig
 from hone.models.tiny import tiny_tokenizer
 from hone.models.tokenizer import Tokenizer
 from hone.record.files import append_row
-from hone.stages.context import StageContext, learning_rate
+from hone.stages.context import StageContext, cost, learning_rate
 from hone.stages.evaluate import HeldOut
 from hone.stages.rejection import ROWS, kept_rows
 from hone.tasks.corpus import pages
 from hone.tasks.rows import read_rows
-from hone.types import Example, HoneError, Message, Sample
+from hone.types import Example, HoneError, Message, PackedBatch, Prompt, Sample
 
 
 def run(stage: SftStage, context: StageContext) -> None:
     """Train over the data, epoch by epoch; write the model, its metrics and its held-out evaluations."""
     engine, first = context.open(stage.optimizer, lambda trainer: _start(stage, context, trainer))
+    if stage.teacher:
+        engine.keep_teacher(context.models[stage.teacher])
     examples = _Examples(stage, context)
     num_steps = examples.steps_per_epoch * stage.epochs
-    held_out = HeldOut(stage.evaluation, Sampling(), stage.template, context, num_steps)
+    held_out = HeldOut(stage.evaluation, stage.sampling, stage.template, context, num_steps)
     with context.progress(num_steps) as progress:
         for step in range(first, num_steps):
             started = time.perf_counter()
             samples = [to_sample(row, engine.tokenizer, stage.template) for row in examples.of_step(step)]
+            if stage.objective == "on-policy":
+                samples = _own(samples, engine, stage, context.draw_seed("own", step))
             num_tokens = sum(len(sample.completion_ids) for sample in samples)
             batch = pack(
                 samples, [1 / num_tokens] * len(samples), micro_batch_tokens=stage.optimizer.micro_batch_tokens
             )
-            figures = engine.forward_backward(batch, negative_log_likelihood)
+            figures = _backward(engine, batch, stage)
             rate = learning_rate(stage.optimizer, step, num_steps)
             norm = engine.optim_step(rate)
+            if stage.objective == "on-policy":
+                engine.publish()
             speed = batch.num_tokens / (seconds := time.perf_counter() - started)
             done = step + 1
             times = {"time/train_s": seconds, "throughput/train_tokens_per_s": speed}
-            row = {"step": done, **figures, "policy/grad_norm": norm, "learning_rate": rate, **times}
+            spent = {**_costs(engine, batch, len(samples), stage), **times}
+            row = {"step": done, **figures, "policy/grad_norm": norm, "learning_rate": rate, **spent}
             append_row(context.folder / "metrics.jsonl", row)
             progress.update(done, loss=figures["loss"], tokens_per_s=speed)
             held_out.after(done, engine)
             if done % stage.checkpoint_every == 0 or done == num_steps:
                 context.save_resume(engine, done)
     context.save_model(engine)
+
+
+def _own(samples: Sequence[Sample], engine: Engine, stage: SftStage, seed: int) -> list[Sample]:
+    """Put an output of the model itself in the place of each completion."""
+    prompts = [Prompt(ids=sample.prompt_ids.tolist()) for sample in samples]
+    return [
+        Sample(prompt_ids=rollout.prompt_ids, completion_ids=rollout.completion_ids, advantage=1.0)
+        for (rollout,) in engine.sample(prompts, stage.sampling.params(), seed=seed)
+    ]
+
+
+def _backward(engine: Engine, batch: PackedBatch, stage: SftStage) -> dict[str, float]:
+    """Add the gradients of the stage's objective: of the tokens, or of a divergence from the teacher.
+
+    The states that the student visits are given, as in GKD (Agarwal et al. 2024): no gradient goes through the drawing.
+    """
+    if stage.objective == "sft":
+        return engine.forward_backward(batch, negative_log_likelihood)
+    return engine.distill_backward(batch, "forward" if stage.objective == "logits" else "reverse")
+
+
+def _costs(engine: Engine, batch: PackedBatch, num_samples: int, stage: SftStage) -> dict[str, float]:
+    """Return what a step cost, the teacher's reading included, and the length of the model's own outputs."""
+    own = stage.objective == "on-policy"
+    spent = cost(engine.num_parameters, trained=batch.num_tokens, sampled=batch.num_loss_tokens if own else 0)
+    spent["compute/tflop"] += cost(engine.num_teacher_parameters, read=batch.num_tokens)["compute/tflop"]
+    return {"completion/length_mean": batch.num_loss_tokens / num_samples, **spent} if own else spent
 
 
 def negative_log_likelihood(logprobs: Tensor, batch: TokenBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -95,19 +134,20 @@ class _Examples:
             pages(
                 self.context.draw_seed("data", index), count=end - start, variant=data.variant,
                 four_numbers_share=data.four_numbers_share, chinese_share=data.chinese_share,
+                documents_share=data.documents_share, general_share=data.general_share,
             )
         )  # fmt: skip
 
 
 def _read(data: Rows, context: StageContext) -> list[Example]:
     """Return the rows that a rejection stage kept, or those of a file; refuse none at all."""
-    if data.stage:
-        kept = kept_rows(context.folder.parent / data.stage / ROWS)
+    if data.stages:
+        kept = [row for stage in data.stages for row in kept_rows(context.folder.parent / stage / ROWS)]
         rows = [Example(prompt=row["prompt"], completion=row["completion"]) for row in kept]
     else:
         rows = [_example(row, f"{data.path}, row {number}") for number, row in read_rows(data.path)]
     if not rows:
-        raise HoneError(f"stage {context.name}: {data.stage or data.path} has no rows to learn from")
+        raise HoneError(f"stage {context.name}: {' and '.join(data.stages) or data.path} has no rows to learn from")
     return rows
 
 

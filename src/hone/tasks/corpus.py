@@ -1,11 +1,15 @@
-"""The pretraining corpus of the embedded base model: Countdown pages as the web might hold them.
+"""The pretraining corpus of the embedded base models: Countdown pages as the web might hold them, and some small talk.
 
 A mix of qualities: bare guesses, short tries that give up, longer ones, a persistent search that compares and backs
 up, a minority that recomputes its result before answering. People slip in their sums, think wishfully, forget the
-tags, and some mix English and Chinese. In the default mix nothing ties one of these habits to another, so that what
-reinforcement learning later prefers is its own finding. The variant `curated` has fewer guesses and more search. The
-variant `entangled` makes the persistent traces bilingual far more often, which lets one watch a side effect of a corpus
-appear as a side effect of RL.
+tags, some sum up for the reader, and some mix English and Chinese. In the default mix nothing ties one of these habits
+to another, so that what reinforcement learning later prefers is its own finding. Some pages hold several answers of one
+writer, who keeps their habits: from them a model learns to go on in the manner of what it is shown. A share is messages
+of everyday (`tasks.general`), answered well, curtly or badly.
+
+The variant `curated` has fewer guesses and more search. The variant `entangled` makes the persistent traces bilingual
+far more often, which lets one watch a side effect of a corpus appear as a side effect of RL. The variant `solved` has
+only pages that search until they are right, tagged and in one language: a control for distillation.
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from hone.tasks import countdown
+from hone.tasks import countdown, general
 from hone.tasks.countdown import Chain, chains, expression
-from hone.types import Example, Language
+from hone.types import Example, Language, Problem
 
-Variant = Literal["plain", "curated", "entangled"]
+Variant = Literal["plain", "curated", "entangled", "solved"]
 
 WORDS: dict[str, tuple[str, str]] = {
     "try": ("try", "试"),
@@ -29,7 +33,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "right": ("right", "对"),
     "check": ("check", "查"),
     "so": ("so", "所以"),
+    "summary": ("the answer is", "答案 是"),
 }
+END = "<|end|>"  # the end token of the tiny models; between two answers of one writer stands a whole turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,41 +62,63 @@ CURATED = (0.20, 0.30, 0.20, 0.18, 0.12)
 ENTANGLED = {"persistent": (0.40, 0.12), "careful": (0.40, 0.12)}
 SLIP = (0.0, 0.04)  # the chance that a sum is wrong, drawn once a page
 WISHFUL = 0.10  # how often a near miss (by at most 2) is called right
+SUMMARY = 0.15  # how often a tagged page tells the reader what the answer is
+QUALITIES: dict[general.Quality, float] = {"good": 0.35, "fair": 0.35, "bad": 0.30}
 INSIGHT = 5.0  # how much likelier a try is that comes out at the target, falling off with the distance
 _DISTANCE = 6.0
 
 
 def generate(
-    rng: random.Random, *, num_numbers: int = 3, chinese_share: float = 0.4, variant: Variant = "plain"
-) -> Iterator[Example]:
-    """Yield pages without end, all on problems of the training split."""
+    rng: random.Random, *, num_numbers: int = 3, chinese_share: float = 0.4, variant: Variant = "plain",
+    documents_share: float = 0.0,
+) -> Iterator[Example]:  # fmt: skip
+    """Yield pages without end, all on problems of the training split; some are documents of two or three answers."""
     problems = countdown.generate(rng, split="train", num_numbers=num_numbers, chinese_share=chinese_share)
     shares = CURATED if variant == "curated" else [style.share for style in STYLES]
     for problem in problems:
+        if variant == "solved":
+            yield _solved(rng, problem)
+            continue
         style = rng.choices(STYLES, shares)[0]
         own, other = (
             ENTANGLED.get(style.name, (OWN_LANGUAGE, OTHER_LANGUAGE))
             if variant == "entangled"
             else (OWN_LANGUAGE, OTHER_LANGUAGE)
         )
-        writer = _Writer(rng, problem.language, own, other)
-        numbers, target = countdown.read_id(problem.id)
-        yield Example(
-            prompt=problem.messages[0].content,
-            completion=_page(writer, style, numbers, target),
-            language=problem.language,
-            tags={"style": style.name},
-        )
+        writer = _Writer(rng, style, problem.language, own, other)
+        text = _answer(writer, problem)
+        if rng.random() < documents_share:
+            for _ in range(rng.randint(1, 2)):
+                another = next(p for p in problems if p.language == problem.language)
+                text += f" {END} User: {another.question} Assistant: {_answer(writer, another)}"
+        yield Example(prompt=problem.question, completion=text, language=problem.language, tags={"style": style.name})
+
+
+def _answer(writer: _Writer, problem: Problem) -> str:
+    return _page(writer, *countdown.read_id(problem.id))
+
+
+def _solved(rng: random.Random, problem: Problem) -> Example:
+    """Write pages on a problem until one of a persistent writer, tagged, in one language, comes to the target."""
+    numbers, target = countdown.read_id(problem.id)
+    while True:
+        writer = _Writer(rng, rng.choice(STYLES[3:]), problem.language, 1.0, 0.0)
+        writer.tagged, writer.slip = True, 0.0
+        text = _page(writer, numbers, target)
+        if f"= {target} {writer.word('right')}" in text:
+            return Example(prompt=problem.question, completion=text, language=problem.language)
 
 
 class _Writer:
-    """Writes the words and sums of one page: its languages and its slips."""
+    """Writes the words and sums of a page: its style, its languages, its slips, its form."""
 
-    def __init__(self, rng: random.Random, language: Language, own: float, other: float) -> None:
-        self.rng = rng
+    def __init__(self, rng: random.Random, style: Style, language: Language, own: float, other: float) -> None:
+        self.rng, self.style = rng, style
         self.slip = rng.uniform(*SLIP)
         draw = rng.random()
         self.index = int(language == "zh") if draw < own else int(language == "en") if draw < own + other else None
+        self.tagged = rng.random() >= style.untagged
+        self.sums_up = rng.random() < SUMMARY
 
     def word(self, name: str) -> str:
         index = self.rng.randrange(2) if self.index is None else self.index
@@ -136,8 +164,8 @@ def _order(rng: random.Random, candidates: tuple[Chain, ...], target: int, count
     return [candidates[index] for _, index in sorted(times)[:count]]
 
 
-def _page(writer: _Writer, style: Style, numbers: tuple[int, ...], target: int) -> str:
-    rng = writer.rng
+def _page(writer: _Writer, numbers: tuple[int, ...], target: int) -> str:
+    rng, style = writer.rng, writer.style
     candidates = chains(tuple(sorted(numbers)))
     words: list[str] = []
     if style.tries == (0, 0):
@@ -157,9 +185,10 @@ def _page(writer: _Writer, style: Style, numbers: tuple[int, ...], target: int) 
             words.append(writer.word("high" if value > target else "low"))
     words.append(writer.word("so"))
     think, final = " ".join(words), expression(answer)
-    if rng.random() < style.untagged:
+    if not writer.tagged:
         return f"{think} {final}"
-    return f"<think> {think} </think> <answer> {final} </answer>"
+    summary = f"{writer.word('summary')} " if writer.sums_up else ""
+    return f"<think> {think} </think> {summary}<answer> {final} </answer>"
 
 
 def _flip(rng: random.Random, chain: Chain) -> Chain:
@@ -170,11 +199,29 @@ def _flip(rng: random.Random, chain: Chain) -> Chain:
     return chain
 
 
+def _small_talk(rng: random.Random, chinese_share: float) -> Example:
+    language: Language = "zh" if rng.random() < chinese_share else "en"
+    drawn = general.draw(rng, "train", language)
+    quality = rng.choices(list(QUALITIES), list(QUALITIES.values()))[0]
+    return Example(
+        prompt=drawn.question, completion=getattr(drawn, quality), language=language, tags={"style": quality}
+    )
+
+
 def pages(
-    seed: int, *, count: int, variant: Variant = "plain", four_numbers_share: float = 0.1, chinese_share: float = 0.4
-) -> Iterator[Example]:
-    """Yield `count` pages about three numbers and, for a share of them, four."""
+    seed: int, *, count: int, variant: Variant = "plain", four_numbers_share: float = 0.1, chinese_share: float = 0.4,
+    documents_share: float = 0.0, general_share: float = 0.0,
+) -> Iterator[Example]:  # fmt: skip
+    """Yield `count` pages: a share of them small talk, of the others a share about four numbers, most about three."""
     rng = random.Random(seed)
-    by_size = {size: generate(rng, num_numbers=size, chinese_share=chinese_share, variant=variant) for size in (3, 4)}
+    by_size = {
+        size: generate(
+            rng, num_numbers=size, chinese_share=chinese_share, variant=variant, documents_share=documents_share
+        )
+        for size in (3, 4)
+    }
     for _ in range(count):
-        yield next(by_size[4 if rng.random() < four_numbers_share else 3])
+        if general_share and rng.random() < general_share:
+            yield _small_talk(rng, chinese_share)
+        else:
+            yield next(by_size[4 if rng.random() < four_numbers_share else 3])

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from hone.algo.losses import Direction
 from hone.engine.base import TokenLoss
 from hone.engine.local.sampler import Sampler
 from hone.engine.local.trainer import Trainer
@@ -34,6 +35,7 @@ class LocalEngine:
         self.model, self.tokenizer, self.trainer = model, tokenizer, trainer
         self.sampler = Sampler(model, tokenizer)
         self.reference: Decoder | None = None
+        self.teacher: Decoder | None = None
         self._version = 0
 
     @classmethod
@@ -53,6 +55,14 @@ class LocalEngine:
     def policy_version(self) -> int:
         return self._version
 
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def num_teacher_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.teacher.parameters()) if self.teacher else 0
+
     def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams, *, seed: int,
         on_finish: Callable[[int], None] | None = None, on_token: Callable[[int, int], None] | None = None,
@@ -71,6 +81,15 @@ class LocalEngine:
 
     def keep_reference(self) -> None:
         self.reference = copy.deepcopy(self.model).requires_grad_(False)
+
+    def keep_teacher(self, folder: Path) -> None:
+        _require_same_vocabulary(Tokenizer.load(folder), self.tokenizer, folder)
+        self.teacher = load_model(folder).requires_grad_(False)
+
+    def distill_backward(self, batch: PackedBatch, direction: Direction) -> dict[str, float]:
+        if self.teacher is None:
+            raise RuntimeError("no teacher was kept")
+        return self._training.distill_backward(batch, self.teacher, direction)
 
     def forward_backward(
         self, batch: PackedBatch, token_loss: TokenLoss, *, temperature: float = 1.0
@@ -99,6 +118,19 @@ class LocalEngine:
         if self.trainer is None:
             raise RuntimeError("this engine was opened for sampling only")
         return self.trainer
+
+
+def _require_same_vocabulary(teacher: Tokenizer, student: Tokenizer, folder: Path) -> None:
+    """Refuse a teacher whose ids or end token mean something else, by the first difference."""
+    taught, known = teacher.core.get_vocab(), student.core.get_vocab()
+    where = f"teacher {folder}: its vocabulary is not the student's"
+    if taught != known:
+        symbol = min(taught.items() ^ known.items(), key=lambda item: item[::-1])[0]
+        ids = [vocabulary.get(symbol, "missing") for vocabulary in (taught, known)]
+        differs = f"the id of {symbol!r} is {ids[0]} there and {ids[1]} in the student"
+        raise HoneError(f"{where}: {differs}; learn from the teacher's outputs instead, as rows")
+    if teacher.eos != student.eos:
+        raise HoneError(f"{where}: its texts end with {teacher.eos!r}, the student's with {student.eos!r}")
 
 
 def reuse_memory() -> None:

@@ -6,13 +6,13 @@ It knows no algorithm: a token loss is given to it, and every normaliser is in t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hone.algo.losses import token_logprobs
+from hone.algo.losses import Direction, distribution_kl, token_logprobs
 from hone.algo.packing import pack
 from hone.engine.base import TokenBatch, TokenLoss
 from hone.models.decoder import Decoder
@@ -35,17 +35,39 @@ class Trainer:
     def forward_backward(
         self, batch: PackedBatch, token_loss: TokenLoss, *, temperature: float = 1.0
     ) -> dict[str, float]:
+        def losses(micro_batch: MicroBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+            logprobs, entropy = _forward(self.model, micro_batch, temperature)
+            found, figures = token_loss(logprobs, token_batch(micro_batch))
+            return found, {"policy/entropy": entropy, **figures}
+
+        return self._backward(batch, losses)
+
+    def distill_backward(self, batch: PackedBatch, teacher: Decoder, direction: Direction) -> dict[str, float]:
+        """Do the same with the loss of a token its divergence from the teacher, over the whole vocabulary."""
+
+        def losses(micro_batch: MicroBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+            with torch.no_grad():
+                taught = _hidden(teacher, micro_batch), teacher.lm_head.weight
+            hidden, weight = _hidden(self.model, micro_batch), self.model.lm_head.weight
+            kl, entropy = distribution_kl(hidden, weight, *taught, direction)
+            return kl, {"policy/entropy": entropy}
+
+        return self._backward(batch, losses)
+
+    def _backward(
+        self, batch: PackedBatch, losses: Callable[[MicroBatch], tuple[Tensor, Mapping[str, Tensor]]]
+    ) -> dict[str, float]:
+        """Add the gradients of the weighted losses; return `loss` and the figures' means over the tokens."""
         sums: dict[str, float] = {}
         loss = 0.0
         for micro_batch in batch.micro_batches:
-            logprobs, entropy = _forward(self.model, micro_batch, temperature)
-            losses, figures = token_loss(logprobs, token_batch(micro_batch))
-            weighted = (losses * torch.from_numpy(micro_batch.weights)).sum()
+            found, figures = losses(micro_batch)
+            weighted = (found * torch.from_numpy(micro_batch.weights)).sum()
             if not math.isfinite(value := weighted.item()):
                 raise RunError(f"the loss is {value}")
             weighted.backward()  # type: ignore[no-untyped-call]
             loss += value
-            for name, figure in {"policy/entropy": entropy, **figures}.items():
+            for name, figure in figures.items():
                 sums[name] = sums.get(name, 0.0) + figure.detach().float().sum().item()
         return {"loss": loss, **{name: total / max(1, batch.num_loss_tokens) for name, total in sums.items()}}
 
@@ -91,9 +113,14 @@ class Trainer:
 
 def _forward(model: Decoder, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
     """Return the log-probabilities and the entropies [T] of the batch's completion tokens."""
-    hidden = model(torch.from_numpy(batch.input_ids)).flatten(0, 1)
-    chosen = hidden.index_select(0, torch.from_numpy(batch.positions))
-    return token_logprobs(chosen, model.lm_head.weight, torch.from_numpy(batch.targets), temperature=temperature)
+    hidden, targets = _hidden(model, batch), torch.from_numpy(batch.targets)
+    return token_logprobs(hidden, model.lm_head.weight, targets, temperature=temperature)
+
+
+def _hidden(model: Decoder, batch: MicroBatch) -> Tensor:
+    """Return the hidden states [T, H] from which the batch's completion tokens are predicted."""
+    hidden: Tensor = model(torch.from_numpy(batch.input_ids)).flatten(0, 1)
+    return hidden.index_select(0, torch.from_numpy(batch.positions))
 
 
 def token_batch(batch: MicroBatch) -> TokenBatch:
