@@ -19,7 +19,7 @@ install: .venv/installed
 	@touch $@
 
 demo: install
-	@$(BIN)/hone run r1-zero-tiny
+	@$(BIN)/hone run r1-tiny
 
 test: .venv/installed-test lint
 	@$(BIN)/pytest

@@ -106,24 +106,43 @@ def run(
 
 @app.command()
 def plan(recipe: RecipeName, settings: Settings = None, out: OutFolder = None) -> None:
-    """Show a recipe's stages, what they start from, and what is done; refuse a wrong recipe.
+    """Show a recipe's stages, what they start from, what is done and what they take; refuse a wrong recipe.
+
+    Nothing is fetched. Tokens, memory and operations are upper bounds, ? where they are not known: every output as long
+    as it may be; weights, gradients, AdamW's moments, reference and (of models that are here) keys and values in
+    float32. Held-out evaluations, prompts, activations, judges and reward models come on top.
 
     Example: hone plan r1-zero-tiny --set r1_zero.steps=100
     """
     from hone.config import load_recipe
+    from hone.pipeline.estimate import estimates
     from hone.pipeline.run import make_plan
 
     loaded = load_recipe(recipe, tuple(settings or ()))
     folder = out or Path("runs") / loaded.name
     made = make_plan(loaded, folder)
     table = Table(title=f"{loaded.name} in {folder}, seed {loaded.seed}", title_justify="left")
-    for column in ("stage", "kind", "reads", "state", "hash"):
-        table.add_column(column)
+    for column in ("stage", "kind", "reads", "state", "hash", "sampled", "trained", "memory", "operations"):
+        table.add_column(column, overflow="fold")
+    takes = estimates(loaded, made.models)
     for stage in loaded.stage:
-        record = made.manifest.stages[stage.name]
+        record, take = made.manifest.stages[stage.name], takes[stage.name]
         state = "made with other settings" if stage.name in made.changed else record.state
-        table.add_row(stage.name, stage.kind, ", ".join(stage.inputs) or "nothing", state, record.hash)
+        amounts = (_about(take.sampled), _about(take.trained), _about(take.memory, "B"), _about(take.operations))
+        reads = ", ".join(dict.fromkeys(stage.inputs)) or "nothing"
+        table.add_row(stage.name, stage.kind, reads, state, record.hash, *amounts)
     out_console.print(table)
+    out_console.print("tokens, memory and operations at most; ? is not known (hone plan --help)", highlight=False)
+
+
+def _about(amount: float | None, unit: str = "") -> str:
+    """Write an amount with two digits and a letter for its size."""
+    if not amount:
+        return "?" if amount is None else ""
+    power = next((power for power in (24, 21, 18, 15, 12, 9, 6, 3) if amount >= 10**power), 0)
+    value = amount / 10**power
+    letter = {0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E", 21: "Z", 24: "Y"}[power]
+    return f"{value:.{0 if value >= 10 else 1}f} {letter}{unit}".rstrip()
 
 
 @app.command()

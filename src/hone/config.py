@@ -209,7 +209,7 @@ class Optimizer(Strict):
 
 
 class Evaluation(Strict):
-    """A held-out evaluation while training, sampled as in training (from a supervised model: temperature 1)."""
+    """A held-out evaluation while training, sampled as the stage's `sampling` says."""
 
     every: Count = 10
     """Steps between evaluations; there is one more after the last step and, in RL, before the first."""
@@ -275,7 +275,7 @@ class SftStage(_Stage):
     """Rows of an optimizer step."""
     optimizer: Optimizer
     sampling: Sampling = Sampling()
-    """How the model's own outputs are drawn (on-policy)."""
+    """How the model's own outputs are drawn: in evaluations, and to learn on (on-policy)."""
     evaluation: Evaluation | None = None
     """Held-out evaluations while training, if any."""
     checkpoint_every: Count = 100
@@ -521,7 +521,9 @@ class Shot(Strict):
     """A worked example that a base model is shown before the question (few-shot prompting)."""
 
     prompt: str
+    """The question."""
     completion: str
+    """Its answer, thinking and all."""
     language: Literal["en", "zh"] = "en"
     """It is shown before questions of this language."""
 

@@ -8,15 +8,17 @@ import pytest
 from pydantic import BaseModel
 
 from hone import config
-from hone.config import Strict, load_recipe, shipped_recipes
+from hone.config import Strict, load_recipe, load_study, shipped_recipes
 from hone.pipeline.run import make_plan
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_shipped_recipe_parses_and_plans(name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(name)
-    assert recipe.name == name
-    assert recipe.summary
+    study = load_study(name)
+    recipe = study[1][0] if study else load_recipe(name)
+    named = study[0] if study else recipe
+    assert named.name == name
+    assert named.summary
     plan = make_plan(recipe, tmp_path / "run")
     assert [record.state for record in plan.manifest.stages.values()] == ["pending"] * len(recipe.stage)
     assert not (tmp_path / "run").exists()

@@ -71,10 +71,13 @@ def fresh_manifest(recipe: Recipe, hashes: Mapping[str, str]) -> Manifest:
     )  # fmt: skip
 
 
-def stage_hashes(recipe: Recipe, folders: Mapping[str, Path]) -> dict[str, str]:
-    """Return each stage's hash. `folders` holds the folders of the models that come from outside the run."""
+def stage_hashes(recipe: Recipe, folders: Mapping[str, Path | None]) -> dict[str, str]:
+    """Return each stage's hash. `folders` holds the folders of the models that come from outside the run.
+
+    Of one on the hub there is none, and the hash covers its name alone: a recipe is planned before anything is fetched.
+    """
     hashes: dict[str, str] = {}
-    contents = {name: hash_folder(folder) for name, folder in folders.items()}
+    contents = {name: hash_folder(folder) if folder else f"hub:{name}" for name, folder in folders.items()}
     for stage in recipe.stage:
         content = {
             "seed": recipe.seed,

@@ -10,7 +10,7 @@ import fcntl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -38,17 +38,17 @@ class Plan:
 
     recipe: Recipe
     run: Path
-    models: Mapping[str, Path]  # where each name that a stage reads is, stages of this run among them
+    models: Mapping[str, Path]  # where each name that a stage reads is, stages of this run among them; see `_fetch`
     manifest: Manifest
     changed: tuple[str, ...]  # begun or finished stages whose hash no longer holds
 
 
 def make_plan(recipe: Recipe, run: Path) -> Plan:
     """Find the models that the recipe reads, hash its stages and compare them with what the run folder holds."""
-    from hone.models.folders import find_model  # reads no weights
+    from hone.models.folders import find_here  # reads no weights
 
     own = {stage.name for stage in recipe.stage}
-    outside = {name: find_model(name) for stage in recipe.stage for name in stage.inputs if name not in own}
+    outside = {name: find_here(name) for stage in recipe.stage for name in stage.inputs if name not in own}
     hashes = stage_hashes(recipe, outside)
     manifest = fresh_manifest(recipe, hashes)
     changed = []
@@ -58,7 +58,8 @@ def make_plan(recipe: Recipe, run: Path) -> Plan:
                 manifest.stages[name] = record
             elif name in own and record.state != "pending":
                 changed.append(name)  # of a stage that the recipe no longer has, the folder is left as it is
-    models = {**outside, **{name: run / name / "checkpoint" for name in own}}
+    here = {name: folder for name, folder in outside.items() if folder}
+    models = {**here, **{name: run / name / "checkpoint" for name in own}}
     return Plan(recipe, run, models, manifest, tuple(changed))
 
 
@@ -77,6 +78,7 @@ def run_recipe(recipe: Recipe, run: Path, console: Console, *, from_stage: str |
                 f"another --out for a new run, or --from {plan.changed[0]} to make it and what depends on it again"
             )
         _read_data(plan)
+        plan = _fetch(plan)
         plan.manifest.save(run)
         for stage in recipe.stage:
             if plan.manifest.stages[stage.name].state == "done":
@@ -93,6 +95,15 @@ def _read_data(plan: Plan) -> None:
             for problems in stage.problem_sets:
                 if isinstance(problems, Dataset):
                     find_problems(problems)
+
+
+def _fetch(plan: Plan) -> Plan:
+    """Fetch the hub's models that stages not done yet read: a plan leaves them out, a run without them is refused."""
+    from hone.models.folders import find_model
+
+    waiting = [stage for stage in plan.recipe.stage if plan.manifest.stages[stage.name].state != "done"]
+    wanted = {name for stage in waiting for name in stage.inputs if name not in plan.models}
+    return replace(plan, models={**plan.models, **{name: find_model(name) for name in sorted(wanted)}})
 
 
 def dependents(recipe: Recipe, name: str) -> list[str]:

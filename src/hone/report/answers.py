@@ -54,9 +54,7 @@ def marked(task: str, language: Language, text: str, max_chars: int) -> list[Row
     return [part for part in cut if "".join(map(str, part["runs"])).strip()]  # not the space between two parts
 
 
-def same_problem(
-    columns: Sequence[tuple[str, Path]], max_chars: int, *, max_columns: int | None = None
-) -> Row | None:
+def same_problem(columns: Sequence[tuple[str, Path]], max_chars: int, *, max_columns: int | None = None) -> Row | None:
     """Return a handful of problems with their first answer in each column (a step or a model), side by side.
 
     `tally` counts the stories of all problems, so that the page can say what the shown ones were chosen from.

@@ -68,8 +68,9 @@ function layout(chart) {
   };
 }
 
-function drawCharts() {
+function drawCharts(page) {
   for (const chart of data.charts) {
+    if (!page.contains(document.getElementById(chart.id))) continue;
     Plotly.react(chart.id, traces(chart), layout(chart), { displayModeBar: false, responsive: true });
   }
 }
@@ -99,7 +100,8 @@ function answerCard(title, answer, extras) {
 
 function asked(problem) {
   const line = make("p", "asked");
-  line.append(make("b", "", problem.question), `  · a right answer: ${problem.reference}`);
+  line.append(make("b", "", problem.question));
+  if (problem.reference) line.append(`  · a right answer: ${problem.reference}`);
   return line;
 }
 
@@ -162,6 +164,12 @@ function advantageOf(output, largest) {
 }
 
 function outputCard(output, index, largest) {
+  if (output.rejected !== undefined) {
+    const kept = make("span", "badge " + (output.rejected ? "" : "right"), output.rejected ? `left out: ${output.rejected}` : "kept");
+    const card = answerCard(`#${index + 1}`, output, [kept]);
+    card.append(textOf(output));
+    return card;
+  }
   const card = answerCard(`#${index + 1}`, output, [advantageOf(output, largest)]);
   const parts = Object.entries(output.parts).map(([name, value]) => `${name} ${short(value)}`);
   card.append(make("div", "why", `reward ${short(output.reward)}` + (parts.length ? ` = ${parts.join(" + ")}` : "")));
@@ -178,7 +186,8 @@ function drawGroup(place, group) {
 
 function drawBrowser(place, stage) {
   const slider = make("input");
-  Object.assign(slider, { type: "range", min: 0, max: stage.steps.length - 1, value: stage.steps.length - 1 });
+  const last = stage.steps.length - 1;
+  Object.assign(slider, { type: "range", min: 0, max: last, value: stage.unit === "step" ? last : 0 });
   const name = make("output");
   const label = make("label");
   label.append(name, slider);
@@ -187,7 +196,7 @@ function drawBrowser(place, stage) {
   const shown = make("div");
   const show = () => {
     const { step, groups } = stage.steps[Number(slider.value)];
-    name.textContent = `step ${step}`;
+    name.textContent = `${stage.unit} ${step}`;
     const group = make("div");
     const labels = groups.map(({ question, outputs }) => {
       const right = outputs.filter((output) => output.verdict === "right").length;
@@ -200,7 +209,50 @@ function drawBrowser(place, stage) {
   show();
 }
 
-for (const place of document.querySelectorAll(".strip")) drawStrip(place, data.strips[place.dataset.stage]);
-for (const place of document.querySelectorAll(".browser")) drawBrowser(place, data.groups[place.dataset.stage]);
-drawCharts();
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
+// --- the stage graph: the box under the pointer shows what it reads and who reads it
+
+for (const box of document.querySelectorAll(".graph .box")) {
+  const graph = box.ownerSVGElement;
+  const edges = [...graph.querySelectorAll(".edge")].filter((edge) => edge.dataset.names.split(" ").includes(box.dataset.name));
+  const light = (on) => {
+    graph.classList.toggle("lit", on);
+    for (const edge of edges) edge.classList.toggle("near", on);
+  };
+  for (const [event, on] of [["pointerenter", true], ["pointerleave", false], ["focus", true], ["blur", false]]) {
+    box.addEventListener(event, () => light(on));
+  }
+}
+
+// --- pages: the overview and one for each stage, chosen by the address's hash; each is drawn when it is first shown
+
+const pages = [...document.querySelectorAll(".page")];
+let shownPage = null;
+let leftOverviewAt = 0;
+
+function drawPage(page) {
+  if (!page.dataset.drawn) {
+    page.dataset.drawn = "yes";
+    for (const place of page.querySelectorAll(".strip")) drawStrip(place, data.strips[place.dataset.stage]);
+    for (const place of page.querySelectorAll(".browser")) drawBrowser(place, data.groups[place.dataset.stage]);
+  }
+  drawCharts(page);
+}
+
+function showPage() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const page = target?.closest(".page") ?? pages[0];
+  const changed = page !== shownPage;
+  if (changed) {
+    if (shownPage === pages[0]) leftOverviewAt = scrollY;
+    for (const other of pages) other.classList.toggle("shown", other === page);
+    shownPage = page;
+    drawPage(page);
+  }
+  if (target && target !== page) target.scrollIntoView();
+  else if (changed) scrollTo({ top: page === pages[0] ? leftOverviewAt : 0, behavior: "instant" });
+}
+
+history.scrollRestoration = "manual";
+addEventListener("hashchange", showPage);
+showPage();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawCharts(shownPage));

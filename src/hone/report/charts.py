@@ -109,12 +109,12 @@ CHARTS = (
     ),
     Chart(
         title="General prompts",
-        caption="Scores of the reward models beside the verdicts of a rubric or a judge, which are not rewarded. Scores "
-        "that rise while the verdicts fall are reward hacking.",
+        caption="Scores of the reward models beside the verdicts of a rubric or a judge, which are not rewarded. "
+        "Scores that rise while the verdicts fall are reward hacking.",
         curves=(
             Curve("helpful", "reward/helpful", "blue"),
             Curve("harmless", "reward/harmless", "teal"),
-            Curve("verdict right", "general/verdict_right_share", "amber"),
+            Curve("answers right", "general/right_share", "amber"),
         ),
     ),
     Chart(
@@ -231,7 +231,9 @@ def budget_chart(benchmark: str, models: Sequence[Row]) -> Row | None:
     curves = []
     for colour, model in coloured[:MAX_BUDGET_CURVES]:
         rows = model.get("budget_curve") or []
-        curve = _curve(Curve(model.get("title") or model["stage"], "pass_at_1", colour, held_out=True), rows, x="tokens")
+        curve = _curve(
+            Curve(model.get("title") or model["stage"], "pass_at_1", colour, held_out=True), rows, x="tokens"
+        )
         curves += [curve] if curve["x"] else []
     if not curves:
         return None
@@ -249,15 +251,21 @@ def budget_chart(benchmark: str, models: Sequence[Row]) -> Row | None:
 
 
 def model_colours(models: Sequence[Row]) -> list[str]:
-    """Give every model a colour of its own: the base model grey, the last one blue, as in the hero.
+    """Give every model a colour of its own: the base model grey, the run's own result blue, as in the hero.
 
     Of more models than colours, those with a name in the paper get them.
     """
-    trained = [model["stage"] for model in reversed(models) if model["stage"] != "base"]
+    trained = [model for model in models if model["stage"] != "base"]
     if len(trained) > len(MODEL_COLOURS):
-        trained = [model["stage"] for model in reversed(models) if model.get("title")] or trained
-    colours = {name: MODEL_COLOURS[i % len(MODEL_COLOURS)] for i, name in enumerate(trained)}
+        trained = [model for model in trained if model.get("title")] or trained
+    order = sorted(trained, key=lambda model: model is not main_model(models))
+    colours = {model["stage"]: MODEL_COLOURS[i % len(MODEL_COLOURS)] for i, model in enumerate(order)}
     return [colours.get(model["stage"], "grey") for model in models]
+
+
+def main_model(models: Sequence[Row]) -> Row:
+    """Return what the run was made for: the model that the recipe calls R1, or else the last."""
+    return next((model for model in models if model.get("title") == "R1"), models[-1])
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hone.report.charts import Row, budget_chart, model_colours
+from hone.report.charts import Row, budget_chart, main_model, model_colours
 
 HERO_LADDER = 7  # models at most
 
@@ -58,7 +58,7 @@ def benchmarks(models: Sequence[Row]) -> list[Row]:
 def hero(found: Sequence[Row], stages: Sequence[Row]) -> Row | None:
     """Return the before and after of the run; of an unfinished one, those of the latest stage that was evaluated.
 
-    The after is the model that the recipe calls R1, or else the last; between them stand those with a title.
+    Between them stand the models with a name in the paper.
     """
     if found:
         models = found[0]["models"]
@@ -68,15 +68,15 @@ def hero(found: Sequence[Row], stages: Sequence[Row]) -> Row | None:
         title = f"held-out problems of {evaluated[-1]['name']}, so far"
     else:
         return None
-    titles = [model.get("title") for model in models]
-    after = models[titles.index("R1") if "R1" in titles else -1]
+    after = main_model(models)
+    before = [] if after is models[0] else [models[0]]
     between = [model for model in models[1 : models.index(after)] if model.get("title")]
     shown = [figure for figure in FIGURES if figure.hero and after.get(figure.key) is not None]
     return {
         "title": title,
         "before": models[0],
         "after": after,
-        "ladder": [models[0], *between[: HERO_LADDER - 2], after],
+        "ladder": [*before, *between[: HERO_LADDER - 2], after],
         "main": shown[0] if shown and shown[0].key == "pass_at_1" else None,
         "others": [figure for figure in shown if figure.key != "pass_at_1"],
     }

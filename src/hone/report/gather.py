@@ -58,7 +58,7 @@ def base_model(recipe: Sequence[Row]) -> str | None:
 def key_figure(name: str, left: Row, models: Sequence[Row]) -> str:
     """Return what a stage came to, in a few words: for a model, pass@1 of its final evaluation."""
     if funnel := left["funnel"]:
-        return f"{funnel['kept']:,} of {funnel['outputs']:,} kept"
+        return f"{funnel['kept']} kept"
     if (accuracy := left["results"].get("accuracy_held_out")) is not None:
         return f"held-out {accuracy:.2f}"
     if left["models"]:
@@ -68,12 +68,12 @@ def key_figure(name: str, left: Row, models: Sequence[Row]) -> str:
 
 
 def flat(table: Row, prefix: str = "") -> list[tuple[str, str]]:
-    """Return settings as dotted names and values."""
+    """Return settings as dotted names and values; those that are not given are left out."""
     rows: list[tuple[str, str]] = []
     for key, value in table.items():
         if isinstance(value, dict):
             rows += flat(value, f"{prefix}{key}.")
-        else:
+        elif value not in (None, ""):
             rows.append((prefix + key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
     return rows
 
@@ -104,6 +104,7 @@ def _left(folder: Path, stage: Row, base: str | None, detail: Detail, chars: int
         "benchmarks": list({row["benchmark"] for row in results}) if isinstance(results, list) else [],
         "models": stage.get("models") or [],
         "charts": training_charts(metrics, evaluations, detail.curve_points),
+        "released": sorted(path.name for path in (folder / "release").glob("*") if path.is_dir()),
         "alarms": read_lines(folder / "alarms.jsonl"),
         "strip": _strip(folder, stage, base, detail.text_chars),
         "groups": training_groups(folder / "rollouts", chars, detail.text_chars)

@@ -1,7 +1,7 @@
 """The stage graph: which stage reads what, and where its box stands.
 
-Reads the recipe's settings as plain tables and draws nothing. Columns follow the weights: a stage stands to the right
-of all that it reads, rejection sampling below the model that it samples, evaluation and release last.
+Reads the recipe's settings as plain tables and draws nothing. A stage stands to the right of all that it reads,
+rejection sampling below the model that it samples, evaluation and release in the last column.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ LOOKS: dict[Look, str] = {
     "teacher": "imitates this teacher",
     "measured": "measures or hands out",
 }
-WIDTH, HEIGHT = 150, 74
-_COLUMN_GAP, _ROW_GAP, _LANE = 42, 20, 8  # a lane is where an edge passes a column
+WIDTH, HEIGHT = 146, 72
+_COLUMN_GAP, _ROW_GAP, _LANE = 36, 18, 8  # a lane is where an edge passes a column
+_MAX_COLUMNS = 8  # more get too small to read; evaluation then shares the last one
 _SWEEPS = 12
 Node = str | tuple[str, Look, int]  # a stage; or where edges of a source and a look pass a column
 
@@ -86,8 +87,8 @@ def _columns(stages: Sequence[Row], edges: Sequence[Edge]) -> dict[str, int]:
         if name not in final:
             read = [columns[edge.source] for edge in edges if edge.target == name]
             columns[name] = max((column + (kind != "rejection") for column in read), default=0)
-    last = max(columns.values(), default=-1) + 1
-    return columns | dict.fromkeys(final, last)
+    last = max(columns.values(), default=-1)
+    return columns | dict.fromkeys(final, last + 1 if last + 1 < _MAX_COLUMNS else last)
 
 
 def _blocks(stages: Sequence[Row], edges: Sequence[Edge], columns: Mapping[str, int]) -> dict[int, list[list[Node]]]:
@@ -112,12 +113,12 @@ def _chain(edge: Edge, columns: Mapping[str, int]) -> list[Node]:
 
 def _arrange(blocks: Mapping[int, list[list[Node]]], chains: Sequence[tuple[Edge, list[Node]]]) -> dict[Node, int]:
     """Order and space the blocks of each column so that edges are short: sweeps of the barycentre method."""
-    before, after = defaultdict(list), defaultdict(list)
+    before: dict[Node, list[Node]] = defaultdict(list)
+    after: dict[Node, list[Node]] = defaultdict(list)
     for edge, chain in chains:
-        if edge.look != "measured":
-            for left, right in pairwise(chain):
-                before[right].append(left)
-                after[left].append(right)
+        for left, right in pairwise(chain):
+            before[right].append(left)
+            after[left] += [right] if edge.look != "measured" else []
     tops: dict[Node, float] = {}
     for column in blocks.values():
         _stack(column, {}, tops)
@@ -161,41 +162,42 @@ def _offsets(block: Sequence[Node]) -> list[int]:
 def _paths(
     chains: Sequence[tuple[Edge, list[Node]]], columns: Mapping[str, int], tops: Mapping[Node, int]
 ) -> list[Row]:
-    """Return each edge as an SVG path. Edges that end at one box meet it one below the other."""
-    arriving: dict[str, list[tuple[int, Edge]]] = defaultdict(list)
+    """Return SVG paths from column to column, each once, with the names of the stages that edges through it join.
+
+    Edges that end at one box meet it one below the other.
+    """
+    arriving: dict[Node, list[Node]] = defaultdict(list)
     for edge, chain in chains:
         if columns[edge.source] < columns[edge.target] and edge.look != "measured":
-            arriving[edge.target].append((tops[chain[-2]], edge))
-    paths = []
+            arriving[chain[-1]].append(chain[-2])
+    pieces: dict[tuple[Node, Node, Look], Row] = {}
     for edge, chain in chains:
-        ports = [other for _, other in sorted(arriving[edge.target], key=lambda found: found[0])]
-        shift = (ports.index(edge) - (len(ports) - 1) / 2) * 13 if edge in ports else 0.0
-        path = _below(edge, columns, tops) if columns[edge.source] == columns[edge.target] else _across(
-            edge, chain, columns, tops, shift
-        )  # fmt: skip
-        paths.append({"source": edge.source, "target": edge.target, "look": edge.look, "path": path})
-    return paths
+        for left, right in pairwise(chain):
+            ports = sorted(arriving[right], key=lambda node: tops[node]) if isinstance(right, str) else []
+            shift = (ports.index(left) - (len(ports) - 1) / 2) * 13 if left in ports else 0.0
+            below = columns[edge.source] == columns[edge.target]
+            path = _below(edge, columns, tops) if below else _across(left, right, columns, tops, shift)
+            fresh = {"look": edge.look, "path": path, "ends": isinstance(right, str), "names": []}
+            pieces.setdefault((left, right, edge.look), fresh)["names"] += [edge.source, edge.target]
+    return list(pieces.values())
 
 
 def _below(edge: Edge, columns: Mapping[str, int], tops: Mapping[Node, int]) -> str:
     """Return the path to a box of the same column: straight down, or round what stands between."""
     left, start, end = columns[edge.source] * (WIDTH + _COLUMN_GAP), tops[edge.source] + HEIGHT, tops[edge.target]
-    if end - start <= _ROW_GAP:
+    if 0 < end - start <= _ROW_GAP:
         return f"M{left + WIDTH // 2} {start}V{end}"
-    return f"M{left} {start - 20}C{left - 26} {start},{left - 26} {end},{left} {end + HEIGHT // 2}"
+    return f"M{left} {start - 20}C{left - 24} {start},{left - 24} {end},{left} {end + HEIGHT // 2}"
 
 
-def _across(
-    edge: Edge, chain: Sequence[Node], columns: Mapping[str, int], tops: Mapping[Node, int], shift: float
-) -> str:
-    x, y = columns[edge.source] * (WIDTH + _COLUMN_GAP) + WIDTH, float(tops[edge.source] + HEIGHT // 2)
-    path = f"M{x} {y:g}"
-    for node in chain[1:]:
-        column = columns[node] if isinstance(node, str) else node[2]
-        end, height = column * (WIDTH + _COLUMN_GAP), tops[node] + _height(node) / 2
-        height += shift if node == chain[-1] else 0
-        middle = (x + end) / 2
-        path += f"C{middle:g} {y:g},{middle:g} {height:g},{end} {height:g}"
-        x, y = end + WIDTH, height
-        path += f"H{x}" if node != chain[-1] else ""
-    return path
+def _across(left: Node, right: Node, columns: Mapping[str, int], tops: Mapping[Node, int], shift: float) -> str:
+    """Return the path to the next node of a chain, and through it where it is a lane."""
+    x, y = _column(left, columns) * (WIDTH + _COLUMN_GAP) + WIDTH, tops[left] + _height(left) / 2
+    end, height = _column(right, columns) * (WIDTH + _COLUMN_GAP), tops[right] + _height(right) / 2 + shift
+    middle = (x + end) / 2
+    through = "" if isinstance(right, str) else f"H{end + WIDTH}"
+    return f"M{x} {y:g}C{middle:g} {y:g},{middle:g} {height:g},{end} {height:g}{through}"
+
+
+def _column(node: Node, columns: Mapping[str, int]) -> int:
+    return columns[node] if isinstance(node, str) else node[2]

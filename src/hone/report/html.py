@@ -111,7 +111,9 @@ def _graph(recipe: Sequence[Row], stages: Sequence[Row], models: Sequence[Row]) 
     for name, (x, y) in graph["boxes"].items():
         box = {"x": x, "y": y, "name": name, "stage": by_name.get(name)}
         score = scores.get("base" if name == base_model(recipe) else name)
-        boxes.append(box | {"label": name.rsplit("/", 1)[-1], "key": f"pass@1 {score:.2f}" if score is not None else ""})
+        boxes.append(
+            box | {"label": name.rsplit("/", 1)[-1], "key": f"pass@1 {score:.2f}" if score is not None else ""}
+        )
     return graph | {"boxes": boxes, "box": (WIDTH, HEIGHT)}
 
 

@@ -321,7 +321,7 @@ def _training_sets(stage: Stage) -> tuple[Problems | Dataset, ...]:
 
 
 def combined_licence(licence: str, sources: Sequence[Source]) -> list[str]:
-    """Return the front matter of a card about licences: `other`, all named, where a model's own, or its lack, forbids one alone."""
+    """Return the front matter about licences: `other`, all named, where that of a model, or its lack, demands it."""
     of_models = [source.licence for source in sources if source.role in ("base", "teacher")]
     strict = [one for one in dict.fromkeys(of_models) if one not in (*PERMISSIVE, licence)]
     if not strict:

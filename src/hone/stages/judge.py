@@ -30,9 +30,7 @@ def open_judge(settings: config.Judge, context: StageContext | None) -> Judge:
         )  # fmt: skip
         return Judge(ask)
     if context is None:
-        raise HoneError(
-            f"the judge {settings.model} is a model of the run: it can judge only while the run is carried out"
-        )
+        raise HoneError(f"judge {settings.model}: without an endpoint it is opened by the run, so only a run can judge")
     from hone.engine.local.engine import LocalEngine
 
     return Judge(_local_ask(LocalEngine.open(context.models[settings.model]), settings, context))

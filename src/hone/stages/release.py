@@ -103,7 +103,7 @@ def find_sources(run: Run, name: str, stage: ReleaseStage) -> list[Source]:
             found.setdefault(path, Source("data", label(path), licence))
     named = {source.name for source in found.values()} | set(found)
     rest = {path: licence for path, licence in stage.data_licences.items() if path not in named}
-    return [*found.values(), *(Source("data", label(path), licence) for path, licence in rest.items())]
+    return [*found.values(), *(Source("data", path, licence) for path, licence in rest.items())]
 
 
 def stated_licence(folder: Path) -> str:

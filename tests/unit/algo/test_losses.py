@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hone.algo.losses import clipped, kl_k3, policy_loss, token_logprobs
+from hone.algo.losses import binary_cross_entropy, bradley_terry, clipped, kl_k3, policy_loss, token_logprobs
 
 # ratio, advantage, clip_low, clip_high, loss, d loss / d logprob (-ratio * advantage, or 0 where clipped), is clipped
 POLICY_LOSSES = [
@@ -176,3 +176,47 @@ def test_no_tensor_of_tokens_times_vocabulary_is_ever_whole() -> None:
     with _Largest() as whole:
         token_logprobs(hidden, weight, targets)[0].sum().backward()
     assert whole.elements == 64 * 50
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "loss", "gradient"),  # -log sigmoid(d), and d loss / d chosen = sigmoid(d) - 1
+    [
+        (0.0, 0.0, math.log(2), -0.5),
+        (5.0, 5.0, math.log(2), -0.5),  # only the difference counts
+        (1.0 + math.log(3), 1.0, math.log(4 / 3), -0.25),  # sigmoid(ln 3) = 3/4
+        (1.0, 1.0 + math.log(3), math.log(4), -0.75),
+        (1000.0, 0.0, 0.0, 0.0),
+        (0.0, 1000.0, 1000.0, -1.0),
+    ],
+)
+def test_the_loss_of_a_pair_and_its_gradient(chosen: float, rejected: float, loss: float, gradient: float) -> None:
+    better, worse = (torch.tensor([score], requires_grad=True) for score in (chosen, rejected))
+    found = bradley_terry(better, worse)
+    found.sum().backward()
+    assert better.grad is not None
+    assert worse.grad is not None
+    assert found.item() == pytest.approx(loss, abs=1e-6)
+    assert better.grad.item() == pytest.approx(gradient, abs=1e-6)
+    assert worse.grad.item() == pytest.approx(-gradient, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("score", "label", "loss", "gradient"),  # d loss / d score = sigmoid(score) - label
+    [
+        (0.0, 1.0, math.log(2), -0.5),
+        (0.0, 0.0, math.log(2), 0.5),
+        (math.log(3), 1.0, math.log(4 / 3), -0.25),
+        (math.log(3), 0.0, math.log(4), 0.75),
+        (1000.0, 0.0, 1000.0, 1.0),
+        (-1000.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_the_loss_of_a_labelled_response_and_its_gradient(
+    score: float, label: float, loss: float, gradient: float
+) -> None:
+    scores = torch.tensor([score], requires_grad=True)
+    found = binary_cross_entropy(scores, torch.tensor([label]))
+    found.sum().backward()
+    assert scores.grad is not None
+    assert found.item() == pytest.approx(loss, abs=1e-6)
+    assert scores.grad.item() == pytest.approx(gradient, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The embedded base model is what its recipe makes, small, and loads elsewhere as its card says."""
+"""The embedded models are what their recipes make, small, and load elsewhere as their cards say."""
 
 from __future__ import annotations
 
@@ -7,30 +7,64 @@ import json
 import pytest
 import torch
 
-from hone.models.folders import find_model
+from hone.config import SftStage, Shape, load_recipe
+from hone.models.folders import EMBEDDED, find_model
 from hone.models.loading import load_model, read_config
 from hone.models.tiny import tiny_tokenizer
 from hone.models.tokenizer import Tokenizer
 from hone.types import HoneError, Message
 
-FOLDER = find_model("base-tiny")
 QUESTION = Message(role="user", content="use 3 8 8 make 61")
+MADE_BY = {
+    "base-tiny": ("base-tiny", "pretrain"),
+    "student-qwen2-tiny": ("students-tiny", "qwen2"),
+    "student-llama-tiny": ("students-tiny", "llama"),
+}
 
 
-def test_it_is_small() -> None:
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 5_000_000
-    assert 500_000 <= sum(parameter.numel() for parameter in load_model(FOLDER).parameters()) <= 1_000_000
+def num_parameters(name: str) -> int:
+    return sum(parameter.numel() for parameter in load_model(find_model(name)).parameters())
 
 
-def test_its_tokenizer_is_the_one_that_the_recipe_makes() -> None:
-    shipped, made = Tokenizer.load(FOLDER), tiny_tokenizer()
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_it_has_the_shape_that_its_recipe_makes(name: str) -> None:
+    recipe, stage = MADE_BY[name]
+    made = next(found for found in load_recipe(recipe).stage if found.name == stage)
+    assert isinstance(made, SftStage)
+    assert isinstance(made.start_from, Shape)
+    config = read_config(find_model(name))
+    assert {key: getattr(config, key) for key in Shape.model_fields} == made.start_from.model_dump()
+    assert config.tie_word_embeddings
+
+
+def test_they_are_small_and_the_students_smaller() -> None:
+    assert set(EMBEDDED) == set(MADE_BY)
+    assert sum(file.stat().st_size for name in EMBEDDED for file in find_model(name).iterdir()) < 6_000_000
+    # Two families: the base and one student are of the same, with which it shares its vocabulary too.
+    assert [read_config(find_model(name)).model_type for name in MADE_BY] == ["llama", "qwen2", "llama"]
+    base, qwen2, llama = map(num_parameters, MADE_BY)
+    assert 500_000 <= base <= 1_000_000
+    assert qwen2 < llama < 0.7 * base
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_its_tokenizer_is_the_one_that_the_recipe_makes(name: str) -> None:
+    shipped, made = Tokenizer.load(find_model(name)), tiny_tokenizer()
     assert json.loads(shipped.core.to_str()) == json.loads(made.core.to_str())
     assert (shipped.chat_template, shipped.eos_id) == (made.chat_template, made.eos_id)
-    assert read_config(FOLDER).vocab_size == made.vocab_size
+    assert read_config(find_model(name)).vocab_size == made.vocab_size
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_its_card_says_what_it_is(name: str) -> None:
+    card = (find_model(name) / "README.md").read_text("utf-8")
+    assert f"{num_parameters(name):,} parameters" in card
+    assert f"{tiny_tokenizer().vocab_size} symbols" in card
+    assert "license: mit" in card
 
 
 def test_the_chat_template_drops_earlier_thinking() -> None:
-    tokenizer = Tokenizer.load(FOLDER)
+    tokenizer = Tokenizer.load(find_model("base-tiny"))
     answer = Message(role="assistant", content="<think> try </think> <answer> 3 </answer>")
     assert tokenizer.render([QUESTION]) == "User: use 3 8 8 make 61 Assistant:"
     rendered = tokenizer.render([QUESTION, answer, QUESTION])
@@ -49,13 +83,15 @@ def test_the_papers_template_takes_the_question_alone() -> None:
     assert rendered.endswith("User: use 3 8 8 make 61. Assistant:")
 
 
-def test_transformers_reads_it_as_the_card_says() -> None:
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_transformers_reads_it_as_the_card_says(name: str) -> None:
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(FOLDER).eval()
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(FOLDER)
-    ids = Tokenizer.load(FOLDER).encode("User: use 3 8 8 make 61 Assistant:")
+    folder = find_model(name)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    ids = Tokenizer.load(folder).encode("User: use 3 8 8 make 61 Assistant:")
     assert tokenizer("User: use 3 8 8 make 61 Assistant:")["input_ids"] == ids
-    ours = load_model(FOLDER)
+    ours = load_model(folder)
     with torch.inference_mode():
         batch = torch.tensor([ids])
         torch.testing.assert_close(ours.logits(ours(batch)), theirs(batch).logits, atol=1e-5, rtol=0)

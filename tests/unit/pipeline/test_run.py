@@ -11,7 +11,6 @@ from rich.console import Console
 from hone.config import Recipe, parse_recipe
 from hone.pipeline.manifest import read_manifest
 from hone.pipeline.run import dependents, make_plan, run_recipe
-from hone.pipeline.summary import Claim, decide
 from hone.types import HoneError
 
 SHAPE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -82,17 +81,3 @@ def test_a_folder_that_is_in_use_is_refused(done: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(HoneError, match="another process is working"):
             run_recipe(recipe(), done, Console(quiet=True))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "sign", "verdict"),
-    [
-        ([0.2, 0.3], [0.4, 0.5], +1, "holds"),
-        ([0.2, 0.3], [0.4, 0.5], -1, "does not hold"),
-        ([0.2, 0.3], [0.25, 0.5], +1, "not clear"),
-        ([0.4, 0.5], [0.2, 0.3], -1, "holds"),
-    ],
-)
-def test_a_claim_is_decided_by_its_intervals(before: list[float], after: list[float], sign: int, verdict: str) -> None:
-    old, new = ({"x": sum(ci) / 2, "x_ci95": ci} for ci in (before, after))
-    assert decide(Claim("x rises", "x", sign), old, new)[0] == verdict

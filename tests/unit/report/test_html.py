@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -71,14 +72,20 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
-def write_manifest(run: Path, **states: tuple[str, str]) -> None:
-    """Write a manifest with a stage of a kind and a state for each keyword."""
+def write_manifest(
+    run: Path, settings: Mapping[str, Mapping[str, Any]] | None = None, **states: tuple[str, str]
+) -> None:
+    """Write a manifest with a stage of a kind and a state for each keyword, and with more of its settings."""
+    more = settings or {}
     stages = {
         name: {"kind": kind, "state": state, "hash": "0123456789ab", "seconds": 90.0, "started": None, "error": None}
         for name, (kind, state) in states.items()
     }
-    settings = [{"name": name, "kind": kind, "optimizer": {"warmup_steps": 5}} for name, (kind, _) in states.items()]
-    recipe = {"name": "r1-tiny", "summary": "A tiny <b>reasoner</b>.", "seed": 7, "stage": settings}
+    stage = [
+        {"name": name, "kind": kind, "optimizer": {"warmup_steps": 5}, **more.get(name, {})}
+        for name, (kind, _) in states.items()
+    ]
+    recipe = {"name": "r1-tiny", "summary": "A tiny <b>reasoner</b>.", "seed": 7, "stage": stage}
     versions = {"hone": "0.1.0", "torch": "2.13.0", "python": "3.11.9"}
     (run / "manifest.json").write_text(json.dumps({"recipe": recipe, "versions": versions, "stages": stages}))
 
@@ -154,8 +161,10 @@ def test_hostile_text_stays_inert(run: Path) -> None:
     manifest["stages"]["r1_zero"]["error"] = HOSTILE
     (run / "manifest.json").write_text(json.dumps(manifest))
     page = Page(write_report(run))
-    # The error stands in one more <span class="error">; nothing else became a tag.
-    assert len(page.tags) == len(clean.tags) + 1
+    # The error stands in the table of stages and on the stage's page; nothing else became a tag.
+    more = Counter((tag, attrs.get("class")) for tag, attrs in page.tags)
+    more.subtract((tag, attrs.get("class")) for tag, attrs in clean.tags)
+    assert {kind: count for kind, count in more.items() if count} == {("span", "error"): 1, ("p", "card error"): 1}
     assert "alert(1)</script>" not in page.source
     group = page.data["groups"]["r1_zero"]["steps"][-1]["groups"][0]
     assert group["question"] == HOSTILE
@@ -182,6 +191,15 @@ def test_unfinished_run_shows_its_latest_evaluation(run: Path) -> None:
     assert "step 40" in page.text
 
 
+def test_a_first_evaluation_stands_alone(run: Path) -> None:
+    (run / "summary.json").unlink()
+    write_lines(run / "r1_zero/evaluations.jsonl", [{"step": 0} | figures("r1_zero", 0.3)])
+    text = Page(write_report(run)).text
+    assert "0.30" in text
+    assert "→" not in text
+    assert text.count("step 0") == 1
+
+
 @pytest.mark.parametrize("kind", ["sft", "evaluate", "rl"])
 def test_run_before_its_first_step(tmp_path: Path, kind: str) -> None:
     write_manifest(tmp_path, only=(kind, "pending"))
@@ -199,6 +217,153 @@ def test_evaluation_alone_compares_the_models_in_the_order_of_the_summary(run: P
     page = Page(write_report(run))
     assert page.data["strips"]["final"]["columns"] == ["base", "r1_zero"]
     assert "The same problem, side by side" in page.text
+
+
+def test_every_stage_has_a_box_and_a_page(run: Path) -> None:
+    page = Page(write_report(run))
+    ids = {attrs.get("id") for _, attrs in page.tags}
+    boxes = [attrs for tag, attrs in page.tags if tag == "a" and (attrs.get("class") or "").startswith("box ")]
+    assert [(box["class"], box["href"]) for box in boxes] == [
+        ("box rl", "#stage-r1_zero"), ("box evaluate", "#stage-final")
+    ]  # fmt: skip
+    links = {(attrs["href"] or "")[1:] for tag, attrs in page.tags if tag == "a"}
+    assert links <= ids, links - ids
+    assert "optimizer.warmup_steps" in page.text
+
+
+def test_edges_have_the_look_of_what_is_read(tmp_path: Path) -> None:
+    settings = {
+        "zero": {"start_from": "base-tiny"},
+        "collect": {"start_from": "zero"},
+        "sft": {"start_from": "base-tiny", "data": {"stages": ["collect"]}},
+        "helpful": {"start_from": "sft", "data": {"stages": ["collect"]}},
+        "r1": {"start_from": "sft", "general": {"helpfulness": "helpful", "harmlessness": ""}},
+        "test": {"models": ["base-tiny", "r1"]},
+    }
+    kinds = ("rl", "rejection", "sft", "reward_model", "rl", "evaluate")
+    states = {name: (kind, "pending") for name, kind in zip(settings, kinds, strict=True)}
+    write_manifest(tmp_path, settings, **states)
+    page = Page(write_report(tmp_path))
+    edges = [attrs for tag, attrs in page.tags if tag == "path" and "data-names" in attrs]
+    looks = {(attrs["class"] or "").removeprefix("edge ") for attrs in edges}
+    assert looks == {"weights", "rows", "reward", "measured"}
+    assert "starts from sft" in " ".join(page.text.split())
+    assert "is rewarded or judged by helpful" in " ".join(page.text.split())
+    assert "is read by test" in " ".join(page.text.split())
+
+
+def test_compute_is_that_of_the_summary_or_what_was_counted_so_far(run: Path) -> None:
+    def table() -> str:
+        text = Page(write_report(run)).text
+        return text[text.index("tokens sampled") : text.index("Arithmetic is counted")]
+
+    summary = json.loads((run / "summary.json").read_text())
+    costs = [("r1_zero", 1_200_000, 800_000, 6.25), ("final", 300_000, 0, 0.5)]
+    summary["stages"] = [
+        {"stage": name, "tokens_sampled": sampled, "tokens_trained": trained, "tflop": tflop}
+        for name, sampled, trained, tflop in costs
+    ]
+    (run / "summary.json").write_text(json.dumps(summary))
+    for cells in ("1,200,000800,0006.25", "300,00000.5", "1,500,000800,0006.75"):
+        assert cells in table(), cells
+    (run / "summary.json").unlink()
+    rows = [{"step": n, "tokens/sampled": 500, "tokens/trained": 400, "compute/tflop": 0.25} for n in (1, 2, 3)]
+    write_lines(run / "r1_zero/metrics.jsonl", rows)
+    assert "1,5001,2000.75" in table()
+    assert "–––" in table()  # of the stage that counted nothing
+
+
+def test_a_reward_model_and_alarms_have_their_places(tmp_path: Path) -> None:
+    write_manifest(tmp_path, helpful=("reward_model", "done"), r1=("rl", "running"))
+    lines = [{"step": step, "loss": 0.7 - step / 10, "accuracy": 0.5 + step / 10} for step in (1, 2)]
+    write_lines(tmp_path / "helpful/metrics.jsonl", lines)
+    results = {"accuracy_held_out": 0.912, "accuracy_held_out_ci95": [0.86, 0.95], "num_pairs": 610}
+    (tmp_path / "helpful/results.json").write_text(json.dumps(results))
+    write_lines(tmp_path / "r1/alarms.jsonl", [{"step": 19, "why": HOSTILE}])
+    scores = [{"step": step, "reward/helpful": 0.5, "general/right_share": 0.4} for step in (1, 2)]
+    write_lines(tmp_path / "r1/metrics.jsonl", scores)
+    page = Page(write_report(tmp_path))
+    assert "held-out 0.91" in page.text
+    assert "0.860 – 0.950" in page.text
+    assert HOSTILE in page.text
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    titles = [chart["title"] for chart in page.data["charts"]]
+    assert titles == ["Loss", "Ranked right", "General prompts"]  # the scores are not drawn among the rewards again
+
+
+def test_the_answers_of_all_models_stand_in_the_order_of_the_stage(run: Path) -> None:
+    names = ["base-tiny", *(f"model_{n:02d}" for n in range(20, 8, -1))]
+    settings = {"r1_zero": {"start_from": "base-tiny"}, "final": {"models": names}}
+    write_manifest(run, settings, r1_zero=("rl", "done"), final=("evaluate", "done"))
+    for name in names:
+        rows = [row(f"en-{n}", 0, model=name, verdict="wrong") for n in range(9)]
+        write_rows(run / f"final/generations/{name}.parquet", [*rows, row("zh-1", 0, model=name, language="zh")])
+    for old in ("base", "r1_zero"):
+        (run / f"final/generations/{old}.parquet").unlink()
+    path = write_report(run)
+    assert path.stat().st_size <= MAX_BYTES
+    strip = Page(path).data["strips"]["final"]
+    assert strip["columns"] == ["base", *names[1:]]
+    assert [len(problem["answers"]) for problem in strip["problems"]] == [13] * 6
+    assert {problem["language"] for problem in strip["problems"]} == {"en", "zh"}
+
+
+def test_released_folders_are_named(tmp_path: Path) -> None:
+    write_manifest(tmp_path, {"release": {"models": ["r1"]}}, r1=("rl", "done"), release=("release", "done"))
+    (tmp_path / "release/release/r1").mkdir(parents=True)
+    assert "release/release/r1" in Page(write_report(tmp_path)).text
+
+
+def test_what_rejection_sampled_is_shown_with_what_became_of_it(tmp_path: Path) -> None:
+    write_manifest(tmp_path, {"collect": {"problems": {"task": "countdown"}}}, collect=("rejection", "done"))
+    reasons = ["", "language", "enough", "wrong"]
+    rows = [
+        {"problem_id": f"p{n}", "language": "en", "prompt": HOSTILE, "completion": TRACE, "sample": sample,
+         "num_tokens": 40, "verdict": "right", "why": "", "rejected_by": reason}
+        for n in range(40) for sample, reason in enumerate(reasons)
+    ]  # fmt: skip
+    write_rows(tmp_path / "collect/rows.parquet", rows)
+    page = Page(write_report(tmp_path))
+    groups = page.data["groups"]["collect"]
+    assert (groups["num_stored"], groups["num_shown"], len(groups["steps"])) == (40, 24, 6)
+    assert [output["rejected"] for output in groups["steps"][0]["groups"][0]["outputs"]] == reasons
+    assert "24 of 40 problems are here" in page.text
+
+
+def test_a_study_shows_means_seeds_and_where_its_runs_are(tmp_path: Path) -> None:
+    study = {"name": "r1-tiny-study", "summary": "Three seeds.", "recipe": "r1-tiny", "seeds": [0, 1, 2]}
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    assert "0 of 3 runs of r1-tiny finished" in Page(write_report(tmp_path)).text
+    for seed in (0, 1):
+        (tmp_path / f"seed-{seed}").mkdir()
+        write_manifest(tmp_path / f"seed-{seed}", final=("evaluate", "done"))
+    write_report(tmp_path / "seed-0")
+    model = figures("r1_zero", 0.762) | {"title": "R1-Zero", "pass_at_1_by_seed": [0.71, 0.79, None]}
+    claim = {"claim": "it rises", "verdict": "not clear", "evidence": "so", "seeds": ["holds", "holds", "not clear"]}
+    summary = {"recipe": "r1-tiny-study", "seeds": [0, 1, 2], "seconds": 900.0, "models": [model], "claims": [claim]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    page = Page(write_report(tmp_path))
+    for text in ("2 of 3 runs of r1-tiny finished", "0.762", "0.71", "0.79", "by seed", "15 min", "not begun"):
+        assert text in page.text, text
+    links = {attrs["href"] for tag, attrs in page.tags if tag == "a" and "seed" in (attrs["href"] or "")}
+    assert links == {"seed-0/report.html"}
+    (tmp_path / "elsewhere").mkdir()
+    moved = Page(write_report(tmp_path, tmp_path / "elsewhere/study.html"))
+    assert any(attrs.get("href") == "../seed-0/report.html" for _, attrs in moved.tags)
+
+
+def test_the_hero_goes_from_the_base_to_r1_and_not_to_a_student(run: Path) -> None:
+    named = [("base", "", 0.21), ("zero", "R1-Zero", 0.52), ("sft", "Dev3", 0.63), ("rl", "R1", 0.84), ("s", "S", 0.15)]
+    models = [figures(name, score) | {"title": title} for name, title, score in named]
+    (run / "summary.json").write_text(json.dumps({"recipe": "r1-tiny", "seconds": 1.0, "models": models}))
+    text = Page(write_report(run)).text
+    top = text[: text.index("The stages")]
+    assert "0.21→0.84" in top
+    colours = [attrs["style"] for tag, attrs in Page(run / "report.html").tags if attrs.get("class") == "dot"]
+    assert colours == [f"background:var(--{colour})" for colour in ("grey", "amber", "violet", "blue", "teal")]
+    words = top.split()
+    assert {"R1-Zero", "Dev3", "R1"} <= set(words)
+    assert "S" not in words
 
 
 def test_groups_are_bounded(run: Path) -> None:

@@ -80,8 +80,12 @@ def test_the_tolerant_form_is_thinking_and_a_summary(text: str, summary: str) ->
     ("text", "summary"),
     [
         ("", ""),
-        ("5", ""),  # without tags all of it is thinking
+        (" \n", ""),
+        ("5", "5"),  # without tags all of it is thinking and summary at once
+        (" so \n it is 5 . ", "so \n it is 5 ."),
+        ("<Think> 5", "<Think> 5"),  # no tag
         ("<think> a", ""),  # cut
+        ("5 </answer>", ""),
         ("<think> a </think>", ""),
         ("<think> </think> 5", "5"),
         ("</think> 5", "5"),
@@ -105,6 +109,28 @@ def test_anything_else_is_not_readable(text: str, summary: str) -> None:
     assert (parts.summary, parts.readable, parts.well_formed) == (summary, False, False)
 
 
+@pytest.mark.parametrize(
+    ("text", "forms"),
+    [
+        ("<think> a </think> <answer> 5 </answer>", {"strict", "tolerant"}),
+        ("<think> a </think> it is <answer> 5 </answer>", {"tolerant"}),
+        ("a </think> 5", {"tolerant"}),
+        ("hello , nice to see you .", {"direct"}),
+        ("< think > 5", {"direct"}),
+        ("<think> a", set()),
+        ("5 </answer>", set()),
+        ("<answer> 5 </answer>", set()),  # tags without thinking
+        ("", set()),
+        (" \n ", set()),
+    ],
+)
+def test_an_answer_has_the_form_that_it_has(text: str, forms: set[str]) -> None:
+    parts = split_completion(text)
+    assert {form for form in ("strict", "tolerant", "direct") if parts.has_form(form)} == forms
+    assert parts.direct is ("direct" in forms)
+    assert parts.has_form("any")
+
+
 PIECES = [*TAGS, *TAGS, "a", "5", " ", "\n"]
 
 
@@ -112,6 +138,7 @@ PIECES = [*TAGS, *TAGS, "a", "5", " ", "\n"]
 def test_what_is_well_formed_is_readable_and_shows_its_answer(text: str) -> None:
     parts = split_completion(text)
     assert parts.readable or not parts.well_formed
+    assert not (parts.direct and parts.readable)
     if parts.well_formed:
         assert parts.summary == parts.answer
     if parts.readable:

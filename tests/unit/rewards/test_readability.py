@@ -117,13 +117,17 @@ def test_fenced_blocks_are_counted(text: str, number: int) -> None:
     ("text", "has"),
     [
         ("<think> a </think> so it is 5", True),
-        ("<think> a </think> <answer> 5 </answer>", True),
+        ("<think> a </think> it is <answer> 5 </answer>", True),
+        ("<think> a </think> <answer> 5 </answer> , checked", True),
         ("a </think> 5", True),
+        ("<think> a </think> <answer> 5 </answer>", False),  # the bare answer
+        ("<think> a </think>\n\n<answer>\n5\n</answer>\n", False),
+        ("so it is 5", False),  # no thinking that it could follow
         ("<think> a </think>", False),
         ("<think> a </think> <answer> </answer>", False),
         ("<think> a", False),
         ("", False),
     ],
 )
-def test_a_summary_follows_the_thinking(text: str, has: bool) -> None:
+def test_a_summary_says_more_than_the_answer_after_the_thinking(text: str, has: bool) -> None:
     assert has_summary(text) is has

@@ -43,6 +43,13 @@ def test_the_generated_tasks_pass(task: str) -> None:
     assert found.failures == ()
 
 
+def test_messages_that_a_rubric_judges_pass() -> None:
+    found = preflight(stage({"task": "general", "count": 60}))  # a rubric is no answer to its message
+    assert found.gold_right_share in (1.0, None)
+    assert (found.wrong_accepted_share, found.unscorable_share) == (0.0, 0.0)
+    assert found.failures == ()
+
+
 def test_sound_rows_pass(tmp_path: Path) -> None:
     found = preflight(stage(dataset(tmp_path, ROWS)))
     assert found.gold_right_share == 1.0

@@ -76,7 +76,7 @@ def test_the_folder_gives_the_same_logits_here_and_in_transformers(run_folder: P
         wanted = checkpoint.logits(checkpoint(ids))
         assert torch.equal(released.logits(released(ids)), wanted)
         theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
-        torch.testing.assert_close(theirs(input_ids=ids).logits, wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(theirs(input_ids=ids).logits, wanted, rtol=1e-4, atol=1e-4)
     settings = theirs.generation_config
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     assert (settings.temperature, settings.top_p, settings.top_k, settings.max_new_tokens) == (0.6, 0.95, 0, 5)

@@ -46,7 +46,8 @@ class ScoringDecoder(Decoder):
         for row, ids in zip(rows, sequences, strict=True):
             row[: len(ids)] = torch.from_numpy(ids)
         last = self(rows)[torch.arange(len(rows)), lengths - 1]
-        return self.score(last)[:, 0].float()
+        found: Tensor = self.score(last)[:, 0]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ class RewardTrainer(Trainer):
 
 
 class RewardModel:
-    """Scores responses to prompts. `reads` says what of a response it sees, `mean` where its scores have their middle."""
+    """Scores responses to prompts. `reads`: what of a response it sees; `mean`: where its scores have their middle."""
 
     def __init__(self, model: ScoringDecoder, tokenizer: Tokenizer, *, reads: Reads, mean: float = 0.0) -> None:
         reuse_memory()
@@ -158,7 +159,7 @@ class RewardModel:
         that is too long for the model is cut.
         """
         scores = self.score([self._cut(self.encode(problem.messages, text, template)) for problem, text in cases])
-        return 1 / (1 + np.exp(np.float32(self.mean) - scores))
+        return torch.from_numpy(scores).sub(self.mean).sigmoid().numpy()
 
     def save(self, folder: Path) -> None:
         """Write the model into a folder that exists, in the layout of `AutoModelForSequenceClassification`.
