@@ -230,6 +230,7 @@ def preflight(recipe: RecipeName, settings: Settings = None) -> None:
     """
     from hone.config import RlStage, load_recipe
     from hone.record.progress import make_console
+    from hone.stages.judge import install
     from hone.stages.preflight import describe, watch_preflight
 
     stages = [stage for stage in load_recipe(recipe, tuple(settings or ())).stage if isinstance(stage, RlStage)]
@@ -238,6 +239,7 @@ def preflight(recipe: RecipeName, settings: Settings = None) -> None:
     failures = 0
     for stage in stages:
         try:
+            install(stage.judge, None)
             found = watch_preflight(stage, make_console())
         except KeyboardInterrupt:
             raise Interrupted("stopped; nothing was trained or written") from None

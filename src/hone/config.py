@@ -264,7 +264,7 @@ class SftStage(_Stage):
     data: SftData
     """What is learned from: generated pages, the rows that rejection stages kept, or a file."""
     objective: Literal["sft", "logits", "on-policy"] = "sft"
-    """`sft` learns the rows; `logits` the teacher's distribution on them; `on-policy` that on the model's own outputs."""
+    """`sft` learns the rows, `logits` the teacher's distribution on them, `on-policy` that on outputs of its own."""
     teacher: str = ""
     """The model whose distribution is learned, of the same vocabulary; only for `logits` and `on-policy`."""
     template: Template = "chat"
@@ -328,7 +328,7 @@ class Rewards(Strict):
     target_language: str | None = None
     """The target of the language reward, e.g. "en"; by default each question's own language."""
     format_variant: Literal["strict", "tolerant", "direct"] = "strict"
-    """What earns the format reward: `strict`; `tolerant`, a summary after the thinking; `direct`, no thinking at all."""
+    """What earns the format reward: `strict`; `tolerant`, a summary after the thinking; `direct`, no thinking."""
     partial_credit: bool = False
     """Accuracy of a program: the share of its tests that it passes, instead of all or nothing."""
     custom: tuple[Custom, ...] = ()
@@ -385,7 +385,7 @@ class Judge(Strict):
 
     model: str
     """With an endpoint the name that it knows; without one a stage, a model folder or a hub name, run here."""
-    endpoint: str = ""
+    endpoint: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
     """An OpenAI-compatible server, e.g. http://localhost:8000/v1; its key is read from HONE_JUDGE_KEY."""
     max_tokens: Count = 512
     """The longest judgement."""
@@ -544,7 +544,7 @@ class RejectionStage(_Stage):
     keep: Count = 2
     """At most so many outputs a problem are kept, so that easy problems do not crowd out hard ones."""
     rounds: Count = 1
-    """Problems with fewer kept outputs than `keep` are sampled again, up to so many rounds: hard ones get their share."""
+    """Rounds of sampling; problems with fewer kept outputs than `keep` are in the next: hard ones get their share."""
     shots: tuple[Shot, ...] = ()
     """Worked examples shown before each question of their language."""
     summary: dict[Literal["en", "zh"], str] = {}
@@ -609,6 +609,12 @@ class RewardModelStage(_Stage):
     optimizer: Optimizer
     checkpoint_every: Count = 100
     """Steps between checkpoints."""
+
+    @model_validator(mode="after")
+    def _judged(self) -> RewardModelStage:
+        if self.judge and self.objective == "pointwise":
+            raise ValueError("a judge compares two responses; a pointwise model is trained on verdicts or a file")
+        return self
 
     @property
     def inputs(self) -> tuple[str, ...]:

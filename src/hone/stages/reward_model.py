@@ -64,10 +64,6 @@ def run(stage: RewardModelStage, context: StageContext) -> None:
 
 def _open(stage: RewardModelStage, context: StageContext) -> tuple[RewardModel, RewardTrainer, int]:
     """Return the model, its trainer and the step to go on from."""
-    if stage.judge and stage.objective == "pointwise":
-        raise HoneError(
-            f"stage {stage.name}: a judge compares two responses; a pointwise model is trained on verdicts or a file"
-        )
     step, folder, damaged = newest_checkpoint(context.resume)
     for line in damaged:
         context.console.print(line, style="yellow", highlight=False)

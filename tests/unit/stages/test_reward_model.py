@@ -585,7 +585,6 @@ def test_accuracy_on_pairs() -> None:
         ({"held_out_share": 1e-6}, [("good", 1.0), ("bad", -1.0)], "no pairs held out; the 40 that there are"),
         ({"objective": "pointwise"}, [("good", 1.0), ("bad", 0.0)], "all .* responses to train on are safe"),
         ({"objective": "pointwise"}, [("good", -1.0)], "all .* responses to train on are unsafe"),
-        ({"objective": "pointwise", "judge": JUDGE}, [("good", 1.0)], "a judge compares two responses"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_learned_from_is_refused(
