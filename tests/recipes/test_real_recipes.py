@@ -139,4 +139,7 @@ def test_a_stand_in_runs_end_to_end(name: str, tmp_path: Path) -> None:
     summary = json.loads(run_recipe(recipe, tmp_path, Console(quiet=True)).read_text())
     assert {model["stage"] for model in summary["models"]} >= set(recipe.stage[-1].inputs[:1])
     released = tmp_path / "release" / "release"
+    for card in released.glob("*/README.md"):
+        assert f"`hone run {name} --set preset=stand-in`" in card.read_text()
+        assert recipe.summary not in card.read_text(), "that is of another model"
     assert {folder.name for folder in released.iterdir()} == set(recipe.stage[-1].models)  # type: ignore[union-attr]

@@ -130,7 +130,8 @@ def _what_it_is(run: Run, made: SftStage | RlStage, folder: Path, bases: Sequenc
     shape = read_config(folder)
     ties = "tied" if shape.tie_word_embeddings else "untied"
     began = f"from {bases[0]}" if bases else "from nothing"
-    summary = f" {run.recipe.summary}" if run.recipe.summary else ""
+    # A recipe's sentence says what its own settings make, not what a preset of it does.
+    summary = f" {run.recipe.summary}" if run.recipe.summary and not run.recipe.preset else ""
     prompt = "R1-Zero's template" if made.template == "r1-zero" else "the chat template of this folder"
     return [
         f"A language model of {num_parameters(folder / 'model.safetensors'):,} parameters, made {began} by the stage "
@@ -149,8 +150,9 @@ def _what_it_is(run: Run, made: SftStage | RlStage, folder: Path, bases: Sequenc
 def _how(run: Run, name: str) -> list[str]:
     versions = ", ".join(f"{part} {version}" for part, version in run.versions.items())
     rows = [_how_row(run, stage) for stage in run.ancestors(name)]
+    preset = f" --set preset={run.recipe.preset}" if run.recipe.preset else ""
     return [
-        f"`hone run {run.recipe.name}`, seed {run.recipe.seed}; {versions}.", "",
+        f"`hone run {run.recipe.name}{preset}`, seed {run.recipe.seed}; {versions}.", "",
         "| stage | kind | starts from | learns from | steps | learning rate | seconds |",
         "|---|---|---|---|---|---|---|", *rows,
     ]  # fmt: skip
