@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-slow lint clean
 
 install: .venv/installed
 
@@ -23,6 +23,9 @@ demo: install
 
 test: .venv/installed-test lint
 	@$(BIN)/pytest
+
+test-slow: .venv/installed-test
+	@$(BIN)/pytest -m slow
 
 lint: .venv/installed-test
 	@$(BIN)/ruff check .
