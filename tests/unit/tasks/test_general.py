@@ -95,8 +95,10 @@ def test_the_splits_are_disjoint_across_languages_by_construction() -> None:
             splits[problem.question].add(split)
     assert all(len(found) == 1 for found in questions.values())
     assert all(len(found) == 1 for found in splits.values())
-    both = {name for name, language in questions if language == "en" and (name, "zh") in questions}
-    assert len(both) > 100
+    # Every message but those about numbers, of which there are too many to meet them all, was met in both.
+    names = {lang: {name for name, found in questions if found == lang and "fact" not in name} for lang in LANGUAGES}
+    assert names["en"] == names["zh"]
+    assert len(names["en"]) == 5 * 4 * 3 + 8 * 3 * 3 + 5 * 6 * 3  # greetings, questions about itself, harmful ones
 
 
 def test_problems_are_judged_by_their_rubric_on_what_the_user_sees() -> None:
