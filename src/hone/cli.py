@@ -114,12 +114,22 @@ def plan(recipe: RecipeName, settings: Settings = None, out: OutFolder = None) -
 
     Example: hone plan r1-zero-tiny --set r1_zero.steps=100
     """
-    from hone.config import load_recipe
+    from hone.config import load_recipe, load_study
+
+    if study := load_study(recipe, tuple(settings or ())):
+        folder = out or Path("runs") / study[0].name
+        for loaded in study[1]:
+            _print_plan(loaded, folder / f"seed-{loaded.seed}")
+    else:
+        loaded = load_recipe(recipe, tuple(settings or ()))
+        _print_plan(loaded, out or Path("runs") / loaded.name)
+    out_console.print("tokens, memory and operations at most; ? is not known (hone plan --help)", highlight=False)
+
+
+def _print_plan(loaded: Recipe, folder: Path) -> None:
     from hone.pipeline.estimate import estimates
     from hone.pipeline.run import make_plan
 
-    loaded = load_recipe(recipe, tuple(settings or ()))
-    folder = out or Path("runs") / loaded.name
     made = make_plan(loaded, folder)
     table = Table(title=f"{loaded.name} in {folder}, seed {loaded.seed}", title_justify="left")
     for column in ("stage", "kind", "reads", "state", "hash", "sampled", "trained", "memory", "operations"):
@@ -132,7 +142,6 @@ def plan(recipe: RecipeName, settings: Settings = None, out: OutFolder = None) -
         reads = ", ".join(dict.fromkeys(stage.inputs)) or "nothing"
         table.add_row(stage.name, stage.kind, reads, state, record.hash, *amounts)
     out_console.print(table)
-    out_console.print("tokens, memory and operations at most; ? is not known (hone plan --help)", highlight=False)
 
 
 def _about(amount: float | None, unit: str = "") -> str:
@@ -147,10 +156,17 @@ def _about(amount: float | None, unit: str = "") -> str:
 
 @app.command()
 def status(folder: RunFolder) -> None:
-    """Show where a run stands.
+    """Show where a run stands, or each run of a study.
 
     Example: hone status runs/r1-zero-tiny
     """
+    from hone.pipeline.study import runs_in
+
+    for run in runs_in(folder):
+        _print_status(run)
+
+
+def _print_status(folder: Path) -> None:
     from hone.pipeline.manifest import read_manifest
     from hone.record.files import read_rows
 
@@ -177,8 +193,10 @@ def report(
     Example: hone report runs/r1-zero-tiny
     """
     from hone.pipeline.manifest import read_manifest
+    from hone.pipeline.study import runs_in
 
-    read_manifest(folder)
+    for run in runs_in(folder):
+        read_manifest(run)
     _print_report(folder, out)
 
 
@@ -186,7 +204,7 @@ def report(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model folder, base-tiny, or a name on the hub.", metavar="MODEL")],
     benchmark: Annotated[
-        str, typer.Option(help="countdown, chain, gcd or linear; countdown-4 has four numbers.", metavar="NAME")
+        str, typer.Option(help="countdown, chain, gcd, linear or general; countdown-4 has four numbers.", metavar="NAME")
     ] = "countdown",
     samples: Annotated[int, typer.Option(min=1, help="Completions a problem.")] = 4,
     count: Annotated[int, typer.Option(min=1, help="How many problems.")] = 400,

@@ -45,6 +45,14 @@ def run_study(study: Study, recipes: Sequence[Recipe], folder: Path, console: Co
     return folder / "summary.json"
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """Return the folders of a study's runs, those that are there; of any other folder itself."""
+    if not (folder / FILE).is_file():
+        return [folder]
+    seeds = json.loads((folder / FILE).read_text("utf-8"))["seeds"]
+    return [run for seed in seeds if (run := folder / f"seed-{seed}").is_dir()]
+
+
 def _over_seeds(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return each figure of a model as the mean over seeds, with `<figure>_by_seed`.
 
