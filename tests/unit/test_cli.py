@@ -129,7 +129,7 @@ def test_a_run_ends_with_a_table_a_summary_and_a_report(tmp_path: Path) -> None:
 def test_a_diverging_run_stops_with_the_step_and_the_batch(tmp_path: Path) -> None:
     found = hone("run", small(tmp_path, steps=3, rate=1e30), "--out", "out", cwd=tmp_path)
     assert found.returncode == 1
-    assert re.search(r"failed: stage zero, step 1: the loss is nan", found.stderr)
+    assert re.search(r"failed: stage zero, step 1: the (loss|norm of the gradients) is (nan|inf)", found.stderr)
     assert (tmp_path / "out" / "zero" / "failed-step-000001.npz").is_file()
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["zero"]["state"] == "failed"
 
@@ -154,7 +154,7 @@ def test_chat_answers_and_names_words_it_does_not_know(tmp_path: Path) -> None:
     found = hone("chat", "base-tiny", "--prompt", "use 3 8 8 make 61", cwd=tmp_path)
     assert found.returncode == 0
     assert "tokens/s" in found.stdout
-    assert "not known to this model: hello" in hone("chat", "base-tiny", "--prompt", "hello", cwd=tmp_path).stdout
+    assert "not known to this model: stranger" in hone("chat", "base-tiny", "--prompt", "stranger", cwd=tmp_path).stdout
 
 
 def test_doctor_finds_a_sound_installation() -> None:

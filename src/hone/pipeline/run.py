@@ -83,6 +83,7 @@ def run_recipe(recipe: Recipe, run: Path, console: Console, *, from_stage: str |
         for stage in recipe.stage:
             if plan.manifest.stages[stage.name].state == "done":
                 console.print(f"{stage.name}  done before, skipped", highlight=False)
+                remove(run / stage.name / "resume")  # it is still there where a run was killed as the stage was done
                 continue
             _carry_out(stage, plan, console)
         return write_summary(recipe, plan.manifest, run)

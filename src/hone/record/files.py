@@ -55,6 +55,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             remove(old)
         else:
             temporary.replace(path)
+            remove(path.with_name(f".{path.name}.old"))  # left by a crash between those two
         _sync_one(path.parent)
 
 

@@ -128,7 +128,8 @@ CHARTS = (
     ),
     Chart(
         title="Loss",
-        caption="Should fall fast, then level off; a jump upwards is an unstable step.",
+        caption="Supervised: should fall fast, then level off. In RL it stays near zero and says little. A jump "
+        "upwards is an unstable step.",
         curves=(Curve("training loss", "loss", "amber"),),
     ),
     Chart(
