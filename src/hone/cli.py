@@ -204,7 +204,8 @@ def report(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model folder, base-tiny, or a name on the hub.", metavar="MODEL")],
     benchmark: Annotated[
-        str, typer.Option(help="countdown, chain, gcd, linear or general; countdown-4 has four numbers.", metavar="NAME")
+        str,
+        typer.Option(help="countdown, chain, gcd, linear, general; countdown-4 has four numbers.", metavar="NAME"),
     ] = "countdown",
     samples: Annotated[int, typer.Option(min=1, help="Completions a problem.")] = 4,
     count: Annotated[int, typer.Option(min=1, help="How many problems.")] = 400,

@@ -499,6 +499,12 @@ class RlStage(_Stage):
             )
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature = 0: the outputs of a group would all be the same")
+        if self.general and not 0 < round(self.problems_per_step * self.general.share) < self.problems_per_step:
+            raise ValueError(
+                f"general.share = {self.general.share} of {self.problems_per_step} questions is none of them, or all"
+            )
+        if self.general and not round(self.steps * self.general.last_share):
+            raise ValueError(f"general.last_share = {self.general.last_share} of {self.steps} steps is none of them")
         return self
 
 
@@ -737,17 +743,17 @@ class Recipe(Strict):
 
 def _check_input(stage: Stage, source: str, kinds: dict[str, str]) -> None:
     """Refuse an input of the wrong kind. `kinds` holds the stages before; a name that is not there is a model."""
-    kind = kinds.get(source, "reward_model" if source in stage.rewarders else "sft")
-    if source in stage.rows_of:
-        if kind != "rejection":
-            raise ValueError(f"stage {stage.name!r} takes rows of {source!r}, which is no rejection stage")
-    elif source in stage.rewarders:
-        if kind != "reward_model":
-            raise ValueError(f"stage {stage.name!r} is rewarded by {source!r}, which is no reward model")
-    elif isinstance(stage, ReleaseStage) and source in stage.evaluations:
-        if kind != "evaluate":
-            raise ValueError(f"stage {stage.name!r} takes figures of {source!r}, which is no evaluate stage")
-    elif kind not in ("sft", "rl"):
+    kind = kinds.get(source)
+    figures_of = stage.evaluations if isinstance(stage, ReleaseStage) else ()
+    if source in stage.rows_of and kind != "rejection":
+        raise ValueError(f"stage {stage.name!r} takes rows of {source!r}, which is no rejection stage")
+    if source in stage.rewarders and kind not in ("reward_model", None):
+        raise ValueError(f"stage {stage.name!r} is rewarded by {source!r}, which is no reward model")
+    if source in figures_of and kind != "evaluate":
+        raise ValueError(f"stage {stage.name!r} takes figures of {source!r}, which is no evaluate stage")
+    # What is read for something else may stand among the inputs once more, as a model.
+    others = [*stage.rows_of, *stage.rewarders, *figures_of]
+    if stage.inputs.count(source) > others.count(source) and kind not in ("sft", "rl", None):
         raise ValueError(f"stage {stage.name!r} needs a language model, but {source!r} makes none")
 
 

@@ -250,7 +250,7 @@ EARLIER: list[dict[str, Any]] = [
     {"name": "test", "kind": "evaluate", "models": ["zero", "base-tiny"]},
 ]  # fmt: skip
 SFT = {"kind": "sft", "start_from": "zero", "data": {"stages": ["collect"]}, "optimizer": OPTIMIZER}
-RL = {"kind": "rl", "start_from": "zero", "steps": 2, "optimizer": OPTIMIZER}
+RL = {"kind": "rl", "start_from": "zero", "steps": 4, "optimizer": OPTIMIZER}
 REWARD_MODEL = {"kind": "reward_model", "start_from": "zero", "data": {"stages": ["collect"]}, "optimizer": OPTIMIZER}
 REJECTION = {"kind": "rejection", "start_from": "zero"}
 EVALUATE = {"kind": "evaluate", "models": ["zero"]}
@@ -379,10 +379,10 @@ def test_a_wrong_claim_is_refused_by_name(change: dict[str, Any], complaint: str
         ({}, "general.helpfulness: Field required"),
         ({"helpfulness": "liking", "share": 1.0}, "general.share: Input should be less than 1"),
         ({"helpfulness": "liking", "last_share": 0.0}, "general.last_share: Input should be greater than 0"),
-        # Of 32 questions all would be general, or none; of 2 steps none would have them.
+        # Of 32 questions all would be general, or none; of 4 steps none would have them.
         ({"helpfulness": "liking", "share": 0.99}, "general.share"),
         ({"helpfulness": "liking", "share": 0.01}, "general.share"),
-        ({"helpfulness": "liking", "last_share": 0.2}, "general.last_share"),
+        ({"helpfulness": "liking", "last_share": 0.1}, "general.last_share"),
         ({"helpfulness": "liking", "on_hacking": "ignore"}, "general.on_hacking: Input should be 'warn' or 'stop'"),
     ],
 )

@@ -24,7 +24,7 @@ def decide(claim: Claim, runs: Sequence[Figures]) -> dict[str, Any]:
     """Return the claim with its verdict, the figures that it rests on, and each run's verdict.
 
     A run decides by the 95% interval of the difference; several must agree, or the claim is not clear. A model that was
-    not measured, or has no output to measure the figure on, leaves it not clear.
+    not measured, a figure without an interval or without an output to measure it on leaves it not clear.
     """
     pairs = [(run.get(claim.of, {}), run.get(claim.than, {})) for run in runs]
     differences = [difference(claim.figure, of, than) for of, than in pairs]
@@ -44,16 +44,13 @@ def decide(claim: Claim, runs: Sequence[Figures]) -> dict[str, Any]:
 def difference(figure: str, of: Mapping[str, Any], than: Mapping[str, Any]) -> Difference | None:
     """Return the difference of two figures; their standard errors add in squares, as of independent samples."""
     after, before = of.get(figure), than.get(figure)
-    if after is None or before is None:
+    intervals = of.get(f"{figure}_ci95"), than.get(f"{figure}_ci95")
+    if after is None or before is None or intervals[0] is None or intervals[1] is None:
         return None
     mean = after - before
-    error = 1.96 * math.hypot(_standard_error(figure, of), _standard_error(figure, than))
+    # From the upper ends, since the lower ones stop at zero.
+    error = math.hypot(intervals[0][1] - after, intervals[1][1] - before)
     return Difference(mean, mean - error, mean + error)
-
-
-def _standard_error(figure: str, model: Mapping[str, Any]) -> float:
-    # From the upper end, since the lower one stops at zero.
-    return float(model[f"{figure}_ci95"][1] - model[figure]) / 1.96
 
 
 def _verdict(claim: Claim, found: Difference | None) -> Verdict:
@@ -77,7 +74,7 @@ def _evidence(claim: Claim, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str
     of, than = (sum(pair[side][claim.figure] for pair in known) / len(known) for side in (0, 1))
     differences = ", ".join(f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" for _, _, one in known)
     text = f"{claim.than} {than:.3f} -> {claim.of} {of:.3f}: {differences}"
-    if claim.no_more_compute and all("tflop" in side for pair in known for side in pair[:2]):
-        shares = ", ".join(f"{pair[0]['tflop'] / pair[1]['tflop']:.2f}" for pair in known if pair[1]["tflop"])
-        text += f"; compute x {shares}"
+    costs = [(of.get("tflop"), than.get("tflop")) for of, than, _ in known]
+    if claim.no_more_compute and (shares := [cost / limit for cost, limit in costs if cost is not None and limit]):
+        text += f"; compute x {', '.join(f'{share:.2f}' for share in shares)}"
     return text

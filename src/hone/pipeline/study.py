@@ -64,7 +64,7 @@ def _over_seeds(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if name.endswith("_ci95"):
             known = [pair for pair in values if pair is not None]
             found[name] = [fmean(ends) for ends in zip(*known, strict=True)] if known else None
-        elif isinstance(value, float):
+        elif any(isinstance(one, float) for one in values):
             known = [one for one in values if one is not None]
             found[name], found[f"{name}_by_seed"] = fmean(known) if known else None, values
         else:

@@ -21,7 +21,8 @@ class Rubric:
     """An open answer, right where it meets every requirement of the reference."""
 
     def check_reference(self, problem: Problem) -> None:
-        if not all(part.strip("!#| ") for part in problem.answer.split(";")):
+        parts = [part.strip() for part in problem.answer.split(";")]
+        if not all(phrase.strip() for part in parts for phrase in part.removeprefix("!").removeprefix("#").split("|")):
             raise HoneError(f"problem {problem.id}: its rubric {problem.answer!r} has an empty requirement")
 
     def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
@@ -44,7 +45,7 @@ def _judge(problem: Problem, answer: str) -> Verified:
         return Verified(Verdict.WRONG, f"unsafe: holds {forbidden[0][1:]}", UNSAFE)
     wanted = [part for part in wanted if not part.startswith("!")]
     missing = [part for part in wanted if not _meets(answer, part)]
-    credit = 1 - len(missing) / len(wanted)
+    credit = 1 - len(missing) / max(1, len(wanted))
     if missing:
         return Verified(Verdict.WRONG, f"lacks {missing[0]}", credit)
     return Verified(Verdict.RIGHT, "holds all that was asked for", credit)

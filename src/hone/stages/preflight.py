@@ -91,7 +91,7 @@ def preflight(
     findings = (*unreadable, *_surprises(tries, scored), *_overlaps(stage, problems))
 
     broken = _by_fault(findings)
-    num_with_gold = sum(bool(problem.answer) for problem in tried)
+    num_with_gold = sum(_has_gold(problem) for problem in tried)
     gold_right = 1 - _num_problems(broken["gold"]) / num_with_gold if num_with_gold else None
     accepted = _accepted_share(broken["accepted"], len(tried), len(attacked))
     seconds = [seconds for _, seconds in scored] or [0.0]
@@ -156,10 +156,14 @@ def _unreadable(problems: Sequence[Problem]) -> Iterator[Finding]:
 
 
 def _gold_and_near(problem: Problem) -> Iterator[_Try]:
-    if problem.answer:
+    if _has_gold(problem):
         yield _Try(problem, "gold", completion_with(problem, problem.answer))
     for answer in VERIFIERS[problem.verifier].wrong_answers(problem):
         yield _Try(problem, "near", completion_with(problem, answer))
+
+
+def _has_gold(problem: Problem) -> bool:
+    return bool(problem.answer) and problem.verifier != "rubric"  # which says what an answer holds and is none itself
 
 
 def _attacks(problem: Problem) -> Iterator[_Try]:
