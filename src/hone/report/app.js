@@ -101,7 +101,7 @@ function answerCard(title, answer, extras) {
 function asked(problem) {
   const line = make("p", "asked");
   line.append(make("b", "", problem.question));
-  if (problem.reference) line.append(`  · a right answer: ${problem.reference}`);
+  if (problem.reference) line.append(`  · reference: ${problem.reference}`);
   return line;
 }
 
