@@ -34,7 +34,7 @@ app = typer.Typer(
 sandbox_app = typer.Typer(help="Run untrusted programs in isolation.", no_args_is_help=True)
 app.add_typer(sandbox_app, name="sandbox")
 PREFLIGHT_ROWS = 20
-out_console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=not sys.stdout.isatty())
+out_console = Console(width=None if sys.stdout.isatty() else 190, soft_wrap=not sys.stdout.isatty())
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.", metavar="RECIPE")]
 Settings = Annotated[
