@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hone.config import Dataset, Recipe, Stage
+from hone.config import Dataset, Recipe, RewardModelStage, Stage
 from hone.pipeline.manifest import (
     FILE,
     Manifest,
@@ -29,6 +29,7 @@ from hone.pipeline.manifest import (
 from hone.pipeline.summary import write_summary
 from hone.record.files import remove, write_json
 from hone.stages.problems import find_problems
+from hone.tasks.preferences import read_pairs
 from hone.types import HoneError, RunError
 
 
@@ -90,12 +91,14 @@ def run_recipe(recipe: Recipe, run: Path, console: Console, *, from_stage: str |
 
 
 def _read_data(plan: Plan) -> None:
-    """Read the problems of every stage that is not done, so that a wrong file is refused before any work."""
+    """Read the problems and pairs of every stage that is not done, so that a wrong file is refused before any work."""
     for stage in plan.recipe.stage:
         if plan.manifest.stages[stage.name].state != "done":
             for problems in stage.problem_sets:
                 if isinstance(problems, Dataset):
                     find_problems(problems)
+            if isinstance(stage, RewardModelStage) and stage.data.path:
+                read_pairs(stage.data.path)
 
 
 def _fetch(plan: Plan) -> Plan:

@@ -45,6 +45,16 @@ def test_a_wrong_file_of_a_later_stage_is_refused_before_any_work(tmp_path: Path
     assert not (tmp_path / "run" / "one").exists()
 
 
+def test_a_wrong_file_of_preferences_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "why", "chosen": "so"}\n')
+    raw = recipe().model_dump(mode="json")
+    liking = {"name": "liking", "kind": "reward_model", "start_from": "one", "optimizer": {"learning_rate": 1e-3}}
+    raw["stage"].append({**liking, "data": {"path": str(tmp_path / "pairs.jsonl")}})
+    with pytest.raises(HoneError, match=r"pairs\.jsonl, line 1: "):
+        run_recipe(parse_recipe(raw, "test"), tmp_path / "run", Console(quiet=True))
+    assert not (tmp_path / "run" / "one").exists()
+
+
 def test_a_finished_run_is_recorded_and_skipped(done: Path) -> None:
     manifest = read_manifest(done)
     assert {name: record.state for name, record in manifest.stages.items()} == dict.fromkeys(
