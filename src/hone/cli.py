@@ -381,7 +381,7 @@ def chat(
 ) -> None:
     """Talk to a model in the terminal; its thinking is dimmed.
 
-    Example: hone chat runs/r1-zero-tiny/r1_zero/checkpoint --prompt "use 8 8 3 make 61"
+    Example: hone chat runs/r1-zero-tiny/r1_zero/checkpoint --prompt "use 3 8 5 make 43"
     """
     from hone.chat import Chat
     from hone.types import SamplingParams
