@@ -45,7 +45,8 @@ def _load(folder: Path, make: Callable[[DecoderConfig], AnyDecoder], tensors: _T
     with torch.device("meta"):
         model = make(read_config(folder))
     config = model.config
-    state = {name: tensor.float() for name, tensor in tensors}
+    # Copied: where a file holds a tensor would decide its address, and the address the last bits of products.
+    state = {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors}
     if config.tie_word_embeddings:
         state["lm_head.weight"] = state.get("embed_tokens.weight", torch.empty(0))
     try:
