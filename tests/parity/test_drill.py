@@ -19,7 +19,6 @@ from hone.config import (
     RlStage,
     SftStage,
     load_recipe,
-    shipped_recipes,
 )
 from hone.pipeline.drill import KILLED, MISSED, Event, Kill, _start, compare, differences, plan_kills
 
@@ -240,7 +239,6 @@ def less(recipe: Recipe) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("r1-tiny" not in shipped_recipes(), reason="the recipe r1-tiny is not there yet")
 def test_the_whole_recipe_is_killed_at_every_point(tmp_path: Path) -> None:
     settings = ["preset=quick", "threads=1", *less(load_recipe("r1-tiny", ("preset=quick",)))]
     found = drill("r1-tiny", tmp_path, *[part for setting in settings for part in ("--set", setting)])

@@ -46,16 +46,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         except BaseException:
             remove(temporary)
             raise
+        old = path.with_name(f".{path.name}.old")
         if path.is_dir():
             # A folder cannot be replaced in one step: between the two renames the old one lies under `.old`.
-            old = path.with_name(f".{path.name}.old")
             remove(old)
             path.rename(old)
             temporary.rename(path)
-            remove(old)
         else:
             temporary.replace(path)
-            remove(path.with_name(f".{path.name}.old"))  # left by a crash between those two
+        remove(old)  # of now, or of a crash between the two renames
         _sync_one(path.parent)
 
 
