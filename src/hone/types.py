@@ -184,15 +184,24 @@ class Sample:
         return len(self.prompt_ids) + len(self.completion_ids)
 
 
+class Segment(NamedTuple):
+    """A run of tokens of a flat batch; `parent` is the number of the run that it continues, if any."""
+
+    length: int
+    parent: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """N samples of similar length as right-padded rows of S tokens, to go through the model at once.
+    """Samples as one flat run of S tokens without padding, to go through the model at once.
 
-    The arrays over the completion tokens are flat, in row order: `positions` says where each of them is predicted,
-    as an index into the N * S hidden states (the token before it).
+    Samples of one prompt share it: each of their completions is a segment that continues the prompt's. The arrays over
+    the T completion tokens are in the order of the samples; `positions` says where each of them is predicted, as an
+    index into the S hidden states. A completion's last token predicts nothing and is not among the S.
     """
 
-    input_ids: NDArray[np.int64]  # [N, S]
+    input_ids: NDArray[np.int64]  # [S]
+    segments: tuple[Segment, ...]
     positions: NDArray[np.int64]  # [T]
     targets: NDArray[np.int64]  # [T]
     weights: Floats  # [T] the loss of the optimizer step is sum(weights * token_loss)
@@ -220,6 +229,7 @@ class SamplingParams:
     top_k: int = 0
     min_p: float = 0.0
     stop: tuple[str, ...] = ()  # a completion ends where its text contains one of these
+    num_likeliest: int = 0  # how many alternatives of each token to keep, likeliest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

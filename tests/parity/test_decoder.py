@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
+from torch.nn import functional as F
 
 transformers = pytest.importorskip("transformers")
 
 from hone.engine.local.sampler import Sampler  # noqa: E402
-from hone.models.decoder import Decoder  # noqa: E402
-from hone.models.loading import load_model, save_model  # noqa: E402
+from hone.models.attention import Layout  # noqa: E402
+from hone.models.decoder import Decoder, Linear, RmsNorm, _SwiGlu  # noqa: E402
+from hone.models.loading import copy_model, load_model, save_model  # noqa: E402
 from hone.models.tokenizer import Tokenizer, word_tokenizer  # noqa: E402
-from hone.types import HoneError, Message, Prompt, SamplingParams  # noqa: E402
+from hone.types import HoneError, Message, Prompt, SamplingParams, Segment  # noqa: E402
 
 VOCABULARY = 61
 SHAPE = {
@@ -119,18 +121,144 @@ def test_a_folder_of_ours_gives_transformers_the_same_logits(theirs: Any, tmp_pa
     assert torch.equal(their_logits(again, some_ids()), their_logits(theirs, some_ids()))
 
 
-def test_decoding_with_a_cache_gives_the_logits_of_the_whole_sequence(theirs: Any, tmp_path: Path) -> None:
-    from hone.models.decoder import Cache
-
+@pytest.mark.parametrize("lengths", [(5, 5, 5), (5, 9, 1)], ids=["alike", "ragged"])
+@torch.no_grad()
+def test_decoding_with_a_cache_gives_the_logits_of_the_whole_sequence(
+    lengths: tuple[int, ...], theirs: Any, tmp_path: Path
+) -> None:
+    """Prompts begin rows of the cache, the middle one two of them; the last row is never used."""
     theirs.save_pretrained(tmp_path)
     model, ids = load_model(tmp_path), some_ids()
-    cache = Cache(model.config, 3, 40, model.norm.weight)
-    with torch.no_grad():
-        model(ids[:, :5], cache)
-        steps = [
-            model.logits(model.decode(ids[:, position], torch.full((3,), position), cache)) for position in range(5, 40)
-        ]
-    assert_same(torch.stack(steps, 1), their_logits(theirs, ids)[:, 5:])
+    prompts = torch.cat([ids[row, :length] for row, length in enumerate(lengths)])
+    layout = Layout.of([Segment(length) for length in lengths])
+    ends = [sum(lengths[: n + 1]) for n in range(3)]
+    tokens = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    cache = model.cache(5, 40)
+    filled = cache.prompts([(tokens[0], slice(0, 1)), (tokens[1], slice(1, 3)), (tokens[2], slice(3, 4))])
+    prefill = model.logits(model.flat(prompts, layout, filled))
+    rows = [0, 1, 1, 2]
+    steps = [
+        model.logits(model.decode(torch.stack([ids[row, lengths[row] + step] for row in rows]), cache))
+        for step in range(30)
+    ]
+    expected = their_logits(theirs, ids)
+    for number, row in enumerate(rows):
+        assert_same(prefill[tokens[row]], expected[row, : lengths[row]])
+        assert_same(torch.stack(steps, 1)[number], expected[row, lengths[row] : lengths[row] + 30])
+    assert cache.lengths.tolist() == [*(lengths[row] + 30 for row in rows), 0]
+
+
+@torch.no_grad()
+def test_a_row_that_moves_and_one_that_begins_anew_go_on_as_they_were(theirs: Any, tmp_path: Path) -> None:
+    """What a longer sequence left in a row is not read by the shorter one that follows it."""
+    theirs.save_pretrained(tmp_path)
+    model, ids = load_model(tmp_path), some_ids()
+    expected = their_logits(theirs, ids)
+    cache = model.cache(3, 40)
+    prompts = torch.cat([ids[0, :12], ids[1, :4], ids[2, :7]])
+    places = [(slice(0, 12), slice(0, 1)), (slice(12, 16), slice(1, 2)), (slice(16, 23), slice(2, 3))]
+    model.flat(prompts, Layout.of([Segment(12), Segment(4), Segment(7)]), cache.prompts(places))
+    cache.move(2, 0)  # the first sequence leaves; the third takes its row, and a new one the third's
+    model.flat(ids[0, :3], Layout.of([Segment(3)]), cache.prompts([(slice(0, 3), slice(2, 3))]))
+    for step in range(20):
+        drawn = torch.stack([ids[2, 7 + step], ids[1, 4 + step], ids[0, 3 + step]])
+        found = model.logits(model.decode(drawn, cache))
+        assert_same(found, torch.stack([expected[2, 7 + step], expected[1, 4 + step], expected[0, 3 + step]]))
+
+
+@torch.no_grad()
+def test_a_flat_batch_with_shared_prompts_gives_the_logits_of_each_whole_sequence(theirs: Any, tmp_path: Path) -> None:
+    theirs.save_pretrained(tmp_path)
+    model, prompt, parts = load_model(tmp_path), some_ids(1, 14)[0], some_ids(4, 20).flip(1)
+    lengths = (20, 1, 17, 8)
+    own = [part[:length] for part, length in zip(parts, lengths, strict=True)]
+    segments = [Segment(14), Segment(20, 0), Segment(1, 0), Segment(17), Segment(8, 0)]  # the fourth stands alone
+    hidden = model.flat(torch.cat([prompt, *own]), Layout.of(segments))
+    found = model.logits(hidden).split([14, *lengths])
+    for number, part in enumerate(own):
+        before = prompt[:0] if number == 2 else prompt
+        expected = their_logits(theirs, torch.cat([before, part])[None])[0]
+        assert_same(found[number + 1], expected[len(before) :])
+        if len(before):
+            assert_same(found[0], expected[: len(before)])
+
+
+def test_a_sequence_longer_than_the_positions_is_refused(tmp_path: Path) -> None:
+    scrambled(qwen2()).save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    ids = torch.zeros(97, dtype=torch.long)
+    with pytest.raises(HoneError, match="a sequence of 97 tokens is longer than the model's 96 positions"):
+        model.flat(ids, Layout.of([Segment(60), Segment(37, 0)]))
+    assert model.flat(ids, Layout.of([Segment(60), Segment(36, 0), Segment(1, 0)])).shape == (97, 32)
+
+
+@torch.no_grad()
+def test_prepacked_weights_give_the_same_logits_and_leave_nothing_behind(theirs: Any, tmp_path: Path) -> None:
+    theirs.save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    before, names = our_logits(model, some_ids()), list(model.state_dict())
+    linears = [module for module in model.modules() if isinstance(module, Linear)]
+    with model.prepacked():
+        assert all(module.packed is not None for module in linears)
+        assert list(model.state_dict()) == names
+        assert_same(our_logits(model, some_ids()), before)
+        cache = model.cache(1, 40)
+        model.flat(some_ids(1, 3)[0], Layout.of([Segment(3)]), cache.prompts([(slice(0, 3), slice(0, 1))]))
+        logits = model.logits(model.decode(some_ids()[0, :1], cache))
+    assert_same(logits[0], our_logits(model, torch.cat([some_ids(1, 3)[0], some_ids()[0, :1]])[None])[0, -1])
+    assert all(module.packed is None for module in linears)
+    assert torch.equal(our_logits(model, some_ids()), before)
+    model.embed_tokens.weight.mul_(2)  # weights that change afterwards are those that are read
+    assert not torch.equal(our_logits(model, some_ids()), before)
+    with pytest.raises(RuntimeError, match="stop"), model.prepacked():
+        raise RuntimeError("stop")
+    assert all(module.packed is None for module in linears)
+
+
+@pytest.mark.parametrize("shape", [(9, 16), (3, 4, 16), (1, 16)])
+def test_the_norm_and_its_gradients_are_torchs(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, weight, upstream = (torch.randn(size, generator=generator) * 3 for size in (shape, (16,), shape))
+    norm = RmsNorm(16, 1e-2)
+    norm.weight.data.copy_(weight)
+    ours = norm(x.requires_grad_())
+    found = torch.autograd.grad(ours, (x, norm.weight), upstream)
+    theirs = F.rms_norm(x, (16,), weight.requires_grad_(), 1e-2)
+    torch.testing.assert_close(ours, theirs)
+    for one, other in zip(found, torch.autograd.grad(theirs, (x, weight), upstream), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+    double = norm.double()
+    assert torch.autograd.gradcheck(double, (x.detach().double().requires_grad_(),))
+    assert torch.autograd.gradcheck(
+        lambda w: torch.func.functional_call(double, {"weight": w}, x.detach().double()),
+        (weight.detach().double().requires_grad_(),),
+    )
+
+
+def test_the_norm_of_nothing_is_nothing() -> None:
+    norm, x = RmsNorm(4, 1e-6), torch.zeros(1, 4, requires_grad=True)
+    norm(x).sum().backward()
+    assert norm(x).tolist() == [[0.0] * 4]
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(9, 16), (3, 4, 16)])
+def test_the_gate_and_its_gradients_are_torchs(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    both = (torch.randn(shape, generator=generator) * 4).requires_grad_()
+    upstream = torch.randn(*shape[:-1], 8, generator=generator)
+    ours = swiglu(both)
+    gate, up = both.chunk(2, -1)
+    theirs = F.silu(gate) * up
+    torch.testing.assert_close(ours, theirs)
+    found, expected = (torch.autograd.grad(out, both, upstream)[0] for out in (ours, theirs))
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradcheck(swiglu, (both.detach().double().requires_grad_(),))
+
+
+def swiglu(both: torch.Tensor) -> torch.Tensor:
+    return _SwiGlu.apply(both)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def test_rows_of_different_lengths_do_not_see_their_padding(tmp_path: Path) -> None:
@@ -165,6 +293,28 @@ def test_bfloat16_weights_are_read_exactly(name: str, tmp_path: Path) -> None:
     assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.bfloat16
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     assert torch.equal(their_logits(again, some_ids()), their_logits(theirs, some_ids()))
+
+
+@pytest.mark.parametrize("shard", ["20KB", "1GB"])
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16, torch.float16])
+def test_a_copied_folder_is_the_model_in_the_type_asked_for(
+    dtype: torch.dtype | None, shard: str, tmp_path: Path
+) -> None:
+    theirs = scrambled(MODELS["qwen3-untied"]())
+    theirs.save_pretrained(tmp_path / "in", max_shard_size=shard)
+    (tmp_path / "out").mkdir()
+    copy_model(tmp_path / "in", tmp_path / "out", dtype)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert again.dtype == (dtype or torch.float32)
+    expected = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "in", dtype=again.dtype)
+    assert torch.equal(their_logits(again, some_ids()), their_logits(expected, some_ids()))
+
+
+def test_weights_too_large_for_a_type_are_not_copied_as_infinite(folder: Path, tmp_path: Path) -> None:
+    change_weights(folder, lambda tensors: tensors["model.norm.weight"].fill_(1e5))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(HoneError, match=r"model\.safetensors: some weights are not finite as torch\.float16"):
+        copy_model(folder, tmp_path / "out", torch.float16)
 
 
 def test_the_rotary_settings_of_older_transformers(tmp_path: Path) -> None:
@@ -379,6 +529,15 @@ def test_no_weights_at_all(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(HoneError, match=r"no model\.safetensors there$"):
         load_model(folder)
+
+
+def test_a_file_outside_the_folder_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An index comes with a model and is not trusted: its files are read, and copied by their names."""
+    index = {"weight_map": {"model.norm.weight": "../model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    for use in (load_model, lambda inside: copy_model(inside, tmp_path_factory.mktemp("out"))):
+        with pytest.raises(HoneError, match=r"names the file '\.\./model\.safetensors', which is not in the folder"):
+            use(folder)
 
 
 def cut(data: bytes) -> bytes:

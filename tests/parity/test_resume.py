@@ -78,7 +78,7 @@ run_recipe(load_recipe(recipe), run, make_console())
 """
 
 KILL_POINTS = {
-    "in a rollout": ("hone.engine.local.sampler:Sampler._draw", 40),
+    "in a rollout": ("hone.engine.local.sampler:Batch._draw", 40),
     "in an update": ("torch.optim:AdamW.step", 9),  # 4 of the first stage, then the third step's first
     "between a gradient and its step": ("torch.nn.utils:clip_grad_norm_", 8),
     "while saving a checkpoint": ("hone.engine.local.engine:save_file", 4),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hone.algo.losses import Direction
+from hone.algo.losses import Direction, loss_backward
 from hone.algo.packing import Aggregation, pack, token_weight
 from hone.engine.base import TokenBatch, TokenLoss
 from hone.engine.local.trainer import Trainer
+from hone.models.attention import attend_by_segment
 from hone.models.decoder import Decoder, DecoderConfig
 from hone.models.loading import load_model, save_model
 from hone.stages.rl import GrpoLoss
@@ -94,6 +96,104 @@ def test_many_micro_batches_are_one(model: Decoder, token_loss: TokenLoss, how: 
         figures = trainer.forward_backward(cut, token_loss, temperature=0.8)
         assert_all_close(grads(model), whole, 1e-6)
         assert figures == pytest.approx(whole_figures, abs=1e-6, rel=1e-5)
+
+
+def of_few_prompts() -> list[Sample]:
+    """Groups whose prompts are long or a single token, shuffled, completions of one token among them."""
+    rng = np.random.default_rng(3)
+    prompts = [rng.integers(VOCABULARY, size=length) for length in (30, 1, 12, 7)]
+    samples = [dataclasses.replace(sample, prompt_ids=prompts[number % 4]) for number, sample in enumerate(ragged(14))]
+    one = dataclasses.replace(
+        samples[4], completion_ids=np.array([5]), old_logprobs=np.array([-2], np.float32),
+        ref_logprobs=np.array([-3], np.float32),
+    )  # fmt: skip
+    return [*samples, one, one]
+
+
+def by_padded_rows(model: Decoder, samples: list[Sample], temperature: float) -> float:
+    """Add the gradients of the GRPO loss of whole padded rows, by autograd over all logits; return the loss."""
+    whole = [np.concatenate([sample.prompt_ids, sample.completion_ids]) for sample in samples]
+    ids = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in whole], batch_first=True)
+    table = (model.logits(model(ids)) / temperature).log_softmax(-1)
+    loss = torch.zeros(())
+    for row, sample in enumerate(samples):
+        first, count = len(sample.prompt_ids), len(sample.completion_ids)
+        logprobs = table[row, first - 1 : first - 1 + count].gather(-1, ids[row, first : first + count, None])[:, 0]
+        assert sample.old_logprobs is not None
+        assert sample.ref_logprobs is not None
+        tokens = TokenBatch(
+            advantages=torch.full((count,), sample.advantage),
+            old_logprobs=torch.from_numpy(sample.old_logprobs),
+            ref_logprobs=torch.from_numpy(sample.ref_logprobs),
+        )
+        loss = loss + GRPO(logprobs, tokens)[0].sum() / (len(samples) * count)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [10_000, 120, 45, 1])
+@pytest.mark.parametrize("shared_prompt", [1, 10, 1000])
+def test_shared_prompts_give_the_gradients_of_whole_rows(
+    model: Decoder, shared_prompt: int, micro_batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = of_few_prompts()
+    with monkeypatch.context() as patched:
+        patched.setattr("hone.models.decoder.attend", attend_by_segment)  # torch's own attention and its autograd
+        loss = by_padded_rows(model, samples, 0.8)
+    expected = grads(model)
+    assert max(gradient.abs().max() for gradient in expected.values()) > 1e-2
+
+    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
+    batch = packed(samples, micro_batch_tokens=micro_batch_tokens)
+    continued = [segment for micro in batch.micro_batches for segment in micro.segments if segment.parent is not None]
+    assert bool(continued) == (shared_prompt < 1000 and micro_batch_tokens > 1)
+    assert (len(batch.micro_batches) == 1) == (micro_batch_tokens == 10_000)
+    figures = Trainer(model).forward_backward(batch, GRPO, temperature=0.8)
+    assert figures["loss"] == pytest.approx(loss, abs=1e-5)
+    assert_all_close(grads(model), expected, 2e-6)
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [10_000, 45])
+def test_shared_prompts_give_the_same_logprobs_in_the_order_of_the_samples(
+    model: Decoder, micro_batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, found = of_few_prompts(), []
+    for shared_prompt in (1, 1000):
+        monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
+        found.append(Trainer(model, micro_batch_tokens=micro_batch_tokens).logprobs(samples))
+    for sample, shared, apart in zip(samples, *found, strict=True):
+        assert len(shared) == len(sample.completion_ids)
+        np.testing.assert_allclose(shared, apart, rtol=0, atol=1e-5)
+
+
+def test_a_loss_is_the_same_however_its_logits_are_cut(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures and the gradients, those of the head among them, a few tokens' logits at a time."""
+    trainer, batch = Trainer(model), packed(ragged())
+    figures, expected = trainer.forward_backward(batch, GRPO, temperature=0.8), grads(model)
+    for chunk_elements in (1, 7 * VOCABULARY):
+        monkeypatch.setattr(
+            "hone.engine.local.trainer.loss_backward", functools.partial(loss_backward, chunk_elements=chunk_elements)
+        )
+        assert trainer.forward_backward(batch, GRPO, temperature=0.8) == pytest.approx(figures, abs=1e-6, rel=1e-5)
+        assert_all_close(grads(model), expected, 1e-6)
+
+
+def test_what_is_frozen_gets_no_gradient_and_the_rest_the_same(teacher: Decoder) -> None:
+    model = teacher.requires_grad_(True)
+    model.config = dataclasses.replace(model.config, tie_word_embeddings=False)
+    model.lm_head.weight = torch.nn.Parameter(model.embed_tokens.weight.detach().flip(0).clone())
+    Trainer(model).forward_backward(packed(ragged()), GRPO)
+    expected = grads(model)
+    assert expected.pop("lm_head.weight").abs().max() > 1e-3
+    model.lm_head.weight.requires_grad_(False)
+    trainer = Trainer(model)
+    trainer.forward_backward(packed(ragged()), GRPO)
+    assert model.lm_head.weight.grad is None
+    assert_all_close(grads(model), expected, 0)
+    before = model.lm_head.weight.clone()
+    trainer.forward_backward(packed(ragged()), GRPO)
+    trainer.optim_step(1e-3)
+    assert torch.equal(model.lm_head.weight, before)
 
 
 @pytest.fixture

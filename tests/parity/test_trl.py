@@ -141,7 +141,7 @@ def our_step(
         for sample in samples
     ]
     token_loss = GrpoLoss(clip_low=CLIP_LOW, clip_high=CLIP_HIGH, kl_coef=kl_coef)
-    batch = pack(samples, weights, micro_batch_tokens=50)
+    batch = pack(samples, weights, micro_batch_tokens=30)
     assert len(batch.micro_batches) > 2
     figures = Trainer(model).forward_backward(batch, token_loss, temperature=temperature)
     slopes = copy.deepcopy(model)

@@ -18,7 +18,7 @@ from hone.pipeline.run import make_plan
 
 COMMANDS = (
     "run", "plan", "status", "report", "eval", "preflight", "verify", "sandbox run", "sandbox selftest",
-    "chat", "doctor",
+    "chat", "serve", "export", "doctor",
 )  # fmt: skip
 SMALL = """
 name = "small"

@@ -6,11 +6,14 @@ Axes: N responses, T tokens, V vocabulary, H hidden.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from hone.algo.products import linear
 
 
 def policy_loss(
@@ -36,52 +39,68 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return log_ratio.expm1() - log_ratio  # in float32, exp(x) - x - 1 loses a small x and may fall below zero
 
 
-class _TokenLogprobs(torch.autograd.Function):
-    """Log-probabilities of targets, a chunk of tokens at a time, so that no [T, V] tensor is ever whole."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int
-    ) -> tuple[Tensor, Tensor]:
-        logprobs, entropy, normalisers = (hidden.new_empty(len(targets), dtype=torch.float32) for _ in range(3))
-        for start in range(0, len(targets), chunk):
-            rows = slice(start, start + chunk)
-            logits = (hidden[rows] @ weight.T).float() / temperature
-            normalisers[rows] = logits.logsumexp(-1)
-            logprobs[rows] = logits.gather(-1, targets[rows, None])[:, 0] - normalisers[rows]
-            # H = log Z - E[logit]
-            entropy[rows] = normalisers[rows] - (logits.softmax(-1) * logits).sum(-1)
-        ctx.save_for_backward(hidden, weight, targets, normalisers)
-        ctx.temperature, ctx.chunk = temperature, chunk
-        ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
-
-    @staticmethod
-    def backward(ctx: Any, grad_logprobs: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, targets, normalisers = ctx.saved_tensors
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        for start in range(0, len(targets), ctx.chunk):
-            rows = slice(start, start + ctx.chunk)
-            logits = (hidden[rows] @ weight.T).float() / ctx.temperature
-            # d logprob / d logit = onehot - softmax
-            grad = (logits - normalisers[rows, None]).exp_().mul_(-grad_logprobs[rows, None])
-            grad.scatter_add_(-1, targets[rows, None], grad_logprobs[rows, None])
-            grad = (grad / ctx.temperature).to(hidden.dtype)
-            grad_hidden[rows] = grad @ weight
-            grad_weight += grad.T @ hidden[rows]
-        return grad_hidden, grad_weight, None, None, None
-
-
 def token_logprobs(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float = 1.0, chunk_elements: int = 1 << 22
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float = 1.0, chunk_elements: int = 1 << 23
 ) -> tuple[Tensor, Tensor]:
-    """Return the log-probabilities [T] of `targets` [T] and the entropies [T], in nats, float32.
+    """Return the log-probabilities [T] of `targets` [T] and the entropies [T], in nats, float32, without gradients.
 
     `hidden` [T, H] is projected by `weight` [V, H] to logits that are divided by `temperature`, as the sampler does.
-    At most `chunk_elements` logits exist at a time. Gradients flow through the log-probabilities only.
+    At most `chunk_elements` logits exist at a time, so that no [T, V] tensor is ever whole.
     """
-    chunk = max(1, chunk_elements // len(weight))
-    return _TokenLogprobs.apply(hidden, weight, targets, temperature, chunk)  # type: ignore[no-untyped-call, no-any-return]
+    found = hidden.new_empty((2, len(targets)), dtype=torch.float32)
+    with torch.no_grad():
+        for rows in _chunks(len(targets), len(weight), chunk_elements):
+            logprobs = _log_softmax(hidden[rows] / temperature, weight)
+            found[0, rows] = logprobs.gather(-1, targets[rows, None])[:, 0]
+            found[1, rows] = _entropy(logprobs.exp(), logprobs)
+    return found[0], found[1]
+
+
+# Returns the loss, a sum, of some tokens by their log-probabilities [T] and their entropies [T]; the slice says which.
+ChunkLoss = Callable[[Tensor, Tensor, slice], Tensor]
+
+
+def loss_backward(
+    hidden: Tensor, weight: Tensor, targets: Tensor, loss: ChunkLoss, *,
+    temperature: float = 1.0, chunk_elements: int = 1 << 23,
+) -> Tensor:  # fmt: skip
+    """Return the gradient [T, H] of a loss of log-probabilities for `hidden` [T, H]; add that of `weight` [V, H] to it.
+
+    As `token_logprobs` does, but each chunk's gradients are taken while its logits are there, so that they are computed
+    once: the loss is a sum over tokens, and needs of the others nothing but weights that were fixed before.
+    """
+    grad_hidden = torch.empty_like(hidden)
+    with torch.no_grad():
+        for rows in _chunks(len(targets), len(weight), chunk_elements):
+            scaled, wanted = hidden[rows] / temperature, targets[rows, None]
+            logprobs = _log_softmax(scaled, weight)
+            probs = logprobs.exp()
+            drawn = logprobs.gather(-1, wanted)[:, 0].requires_grad_()
+            with torch.enable_grad():
+                (grad,) = torch.autograd.grad(loss(drawn, _entropy(probs, logprobs), rows), drawn)
+            # d logprob / d logit = onehot - softmax
+            grad_logits = probs.mul_(-grad[:, None]).scatter_add_(-1, wanted, grad[:, None]).to(hidden.dtype)
+            grad_hidden[rows] = linear(grad_logits, weight.t()) / temperature
+            if weight.requires_grad:
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                weight.grad.addmm_(grad_logits.t(), scaled)
+    return grad_hidden
+
+
+def _chunks(count: int, vocabulary: int, chunk_elements: int) -> Iterator[slice]:
+    size = max(1, chunk_elements // vocabulary)
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _log_softmax(hidden: Tensor, weight: Tensor) -> Tensor:
+    logits = linear(hidden, weight)
+    return logits.float().log_softmax(-1)
+
+
+def _entropy(probs: Tensor, logprobs: Tensor) -> Tensor:
+    entropy: Tensor = -torch.linalg.vecdot(probs, logprobs)
+    return entropy
 
 
 Direction = Literal["forward", "reverse"]
@@ -122,10 +141,6 @@ class _DistributionKl(torch.autograd.Function):
             grad_hidden[rows] = grad @ weight
             grad_weight += grad.T @ hidden[rows]
         return grad_hidden, grad_weight, None, None, None, None
-
-
-def _log_softmax(hidden: Tensor, weight: Tensor) -> Tensor:
-    return (hidden @ weight.T).float().log_softmax(-1)
 
 
 def distribution_kl(

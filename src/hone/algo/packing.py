@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from hone.types import Floats, MicroBatch, PackedBatch, Sample
+from hone.types import Floats, Ids, MicroBatch, PackedBatch, Sample, Segment
 
 Aggregation = Literal["output", "token", "constant"]
+SHARED_PROMPT = 32  # tokens of a prompt from which on sharing it saves more than it takes to attend to it apart
 
 
 def token_weight(sample: Sample, how: Aggregation, *, num_outputs: int, num_tokens: int, max_tokens: int) -> float:
@@ -31,40 +32,72 @@ def token_weight(sample: Sample, how: Aggregation, *, num_outputs: int, num_toke
 
 
 def pack(samples: Sequence[Sample], weights: Sequence[float], *, micro_batch_tokens: int) -> PackedBatch:
-    """Sort samples by length and cut them into micro-batches of at most `micro_batch_tokens` places, padding included.
+    """Cut samples into micro-batches of at most `micro_batch_tokens` tokens; those of one prompt share it there.
 
     A sample longer than that is a micro-batch of its own. `weights` [N]: the weight of each completion token.
     """
-    order = sorted(range(len(samples)), key=lambda n: (-samples[n].num_tokens, n))
-    micro_batches: list[MicroBatch] = []
-    while order:
-        rows = max(1, micro_batch_tokens // samples[order[0]].num_tokens)
-        chosen, order = order[:rows], order[rows:]
-        micro_batches.append(_micro_batch([samples[n] for n in chosen], [weights[n] for n in chosen]))
+    groups: dict[bytes | int, list[int]] = {}
+    for number, sample in enumerate(samples):
+        shared = len(sample.prompt_ids) >= SHARED_PROMPT
+        groups.setdefault(np.asarray(sample.prompt_ids, np.int64).tobytes() if shared else number, []).append(number)
+    chosen: list[list[list[int]]] = []  # micro-batches of groups of samples
+    free = 0
+    for group in groups.values():
+        begun = False  # whether its prompt is in the micro-batch
+        for number in group:
+            prompt, own = len(samples[number].prompt_ids), len(samples[number].completion_ids) - 1
+            if not chosen or own + (0 if begun else prompt) > free:
+                chosen.append([])
+                free, begun = micro_batch_tokens, False
+            if not begun:
+                chosen[-1].append([])
+                free, begun = free - prompt, True
+            chosen[-1][-1].append(number)
+            free -= own
     return PackedBatch(
-        micro_batches=tuple(micro_batches),
+        micro_batches=tuple(_micro_batch(micro_batch, samples, weights) for micro_batch in chosen),
         num_tokens=sum(sample.num_tokens for sample in samples),
         num_loss_tokens=sum(len(sample.completion_ids) for sample in samples),
     )
 
 
-def _micro_batch(samples: Sequence[Sample], weights: Sequence[float]) -> MicroBatch:
-    width = max(sample.num_tokens for sample in samples)
-    input_ids = np.zeros((len(samples), width), np.int64)
-    positions = []
-    for row, sample in enumerate(samples):
-        input_ids[row, : sample.num_tokens] = np.concatenate([sample.prompt_ids, sample.completion_ids])
-        first = row * width + len(sample.prompt_ids) - 1  # the last prompt token predicts the first completion token
-        positions.append(np.arange(first, first + len(sample.completion_ids)))
-    lengths = [len(sample.completion_ids) for sample in samples]
+def _micro_batch(groups: Sequence[Sequence[int]], samples: Sequence[Sample], weights: Sequence[float]) -> MicroBatch:
+    ids: list[Ids] = []
+    segments: list[Segment] = []
+    positions: list[Ids] = []
+    start = 0
+    for group in groups:
+        prompt = samples[group[0]].prompt_ids
+        last = start + len(prompt) - 1  # the last prompt token predicts the first token of each completion
+        ids.append(prompt)
+        if len(group) == 1:
+            length = len(samples[group[0]].completion_ids)
+            ids.append(samples[group[0]].completion_ids[:-1])
+            segments.append(Segment(len(prompt) + length - 1))
+            positions.append(np.arange(last, last + length))
+            start = last + length
+            continue
+        parent = len(segments)
+        segments.append(Segment(len(prompt)))
+        start = last + 1
+        for number in group:
+            own = samples[number].completion_ids[:-1]
+            if len(own):
+                ids.append(own)
+                segments.append(Segment(len(own), parent))
+            positions.append(np.concatenate([[last], np.arange(start, start + len(own))]))
+            start += len(own)
+    chosen = [samples[number] for group in groups for number in group]
+    lengths = [len(sample.completion_ids) for sample in chosen]
     return MicroBatch(
-        input_ids=input_ids,
+        input_ids=np.concatenate(ids),
+        segments=tuple(segments),
         positions=np.concatenate(positions),
-        targets=np.concatenate([sample.completion_ids for sample in samples]),
-        weights=np.repeat(np.asarray(weights, np.float32), lengths),
-        advantages=np.repeat(np.asarray([sample.advantage for sample in samples], np.float32), lengths),
-        old_logprobs=_flat([sample.old_logprobs for sample in samples]),
-        ref_logprobs=_flat([sample.ref_logprobs for sample in samples]),
+        targets=np.concatenate([sample.completion_ids for sample in chosen]),
+        weights=np.repeat(np.asarray([weights[n] for group in groups for n in group], np.float32), lengths),
+        advantages=np.repeat(np.asarray([sample.advantage for sample in chosen], np.float32), lengths),
+        old_logprobs=_flat([sample.old_logprobs for sample in chosen]),
+        ref_logprobs=_flat([sample.ref_logprobs for sample in chosen]),
     )
 
 

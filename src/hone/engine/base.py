@@ -15,11 +15,19 @@ from hone.types import Floats, PackedBatch, Prompt, Rollout, Sample, SamplingPar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """The completion tokens of a micro-batch on the engine's device; every tensor is [T]."""
+    """Completion tokens on the engine's device; every tensor is [T]."""
 
     advantages: Tensor
     old_logprobs: Tensor | None
     ref_logprobs: Tensor | None
+
+    def part(self, rows: slice) -> TokenBatch:
+        """Return some of the tokens."""
+        return TokenBatch(
+            advantages=self.advantages[rows],
+            old_logprobs=None if self.old_logprobs is None else self.old_logprobs[rows],
+            ref_logprobs=None if self.ref_logprobs is None else self.ref_logprobs[rows],
+        )
 
 
 # Returns the loss of each token [T], which the engine weighs and sums, and figures of each token [T] to be averaged.

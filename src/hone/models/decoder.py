@@ -4,13 +4,14 @@ RMSNorm, rotary positions, grouped-query attention, SwiGLU, with the families' o
 and tied embeddings. Projections that read the same input are one matrix in memory; `loading` splits them for the
 Hugging Face layout. The module knows tensors only: no text, no sampling, no loss.
 
-Axes: N sequences, S positions, H hidden, A attention heads, K key/value heads, D head size, V vocabulary.
+Axes: N sequences, S positions, T tokens, H hidden, I intermediate, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hone.types import HoneError
+from hone.algo.products import linear, linear_prepacked, prepack
+from hone.models.attention import Layout, attend
+from hone.models.cache import Cache, Prompts
+from hone.types import HoneError, Segment
 
 ModelType = Literal["llama", "qwen2", "qwen3"]
 MODEL_TYPES: tuple[ModelType, ...] = ("llama", "qwen2", "qwen3")
@@ -76,8 +80,8 @@ class Decoder(nn.Module):
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         self.reset_rotary()
@@ -100,37 +104,129 @@ class Decoder(nn.Module):
                 elif name.endswith("bias"):
                     parameter.zero_()
 
-    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Return hidden states [N, S, H] of right-padded `ids` [N, S]; padding after a token cannot reach it.
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return hidden states [N, S, H] of right-padded `ids` [N, S]; padding after a token cannot reach it."""
+        layout = Layout.of([Segment(ids.shape[1])] * len(ids))
+        return self.flat(ids.flatten(), layout).unflatten(0, tuple(ids.shape))
 
-        With a cache, the keys and values of the S positions are written to its rows 0 to N from position 0.
-        """
-        length = ids.shape[1]
-        if length > self.config.max_position_embeddings:
+    def flat(self, ids: Tensor, layout: Layout, prompts: Prompts | None = None) -> Tensor:
+        """Return hidden states [T, H] of a flat batch of `ids` [T]; `prompts` takes its keys and values to a cache."""
+        longest = 1 + int(layout.positions.max())
+        if longest > self.config.max_position_embeddings:
             raise HoneError(
-                f"a sequence of {length} tokens is longer than the model's {self.config.max_position_embeddings} "
+                f"a sequence of {longest} tokens is longer than the model's {self.config.max_position_embeddings} "
                 "positions"
             )
+        layout = layout.to(ids.device)
+        cos, sin = self.cos[layout.positions], self.sin[layout.positions]
+
+        def attention(index: int, qkv: Tensor) -> Tensor:
+            attended = attend(qkv, cos, sin, layout, self.heads)
+            if prompts is not None:  # `qkv` is turned by now
+                prompts.fill(index, qkv.unflatten(-1, (-1, self.config.head_dim))[:, self.heads[0] :])
+            return attended
+
+        return self._through(ids, attention)
+
+    def decode(self, ids: Tensor, cache: Cache) -> Tensor:
+        """Return hidden states [N, H] of one new token a row, `ids` [N], after what the cache's first N rows hold."""
+        step = cache.advance(len(ids))
+        cos, sin = self.cos[step.lengths], self.sin[step.lengths]
+        return self._through(ids, lambda index, qkv: step.attend(index, qkv, cos, sin, self.heads))
+
+    def cache(self, num_rows: int, num_positions: int) -> Cache:
+        """Return an empty cache for this model."""
+        sizes = self.config.num_key_value_heads, num_positions, self.config.head_dim
+        return Cache(len(self.layers), num_rows, *sizes, self.norm.weight)
+
+    def _through(self, ids: Tensor, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
         x = self.embed_tokens(ids)
-        rotary = self.cos[:length], self.sin[:length]
         for index, layer in enumerate(self.layers):
-            x = layer(x, rotary, cache and cache.layer(index))
+            x = layer(x, index, attention)
         return self.norm(x)
 
-    def decode(self, ids: Tensor, lengths: Tensor, cache: Cache) -> Tensor:
-        """Return hidden states [N, H] of one new token a row, `ids` [N], each at position `lengths` [N] of its row."""
-        x = self.embed_tokens(ids)
-        rotary = self.cos[lengths, None], self.sin[lengths, None]
-        span = int(lengths.max()) + 1
-        mask = torch.where(torch.arange(span) <= lengths[:, None], 0.0, -math.inf).to(x.dtype)[:, None, None]
-        rows = torch.arange(len(ids))
-        for index, layer in enumerate(self.layers):
-            x = layer.decode(x, rotary, cache.layer(index), rows, lengths, span, mask)  # type: ignore[operator]
-        return self.norm(x)
+    @property
+    def heads(self) -> tuple[int, int]:
+        return self.config.num_attention_heads, self.config.num_key_value_heads
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., H] to logits [..., V]."""
         return self.lm_head(hidden)
+
+    @contextmanager
+    def prepacked(self) -> Iterator[None]:
+        """Keep, inside, a second copy of the projections' weights, arranged for the small batches of decoding."""
+        linears = [module for module in self.modules() if isinstance(module, Linear)]
+        try:
+            for linear_ in linears:
+                linear_.packed = prepack(linear_.weight)
+            yield
+        finally:
+            for linear_ in linears:
+                linear_.packed = None
+
+
+class Linear(nn.Linear):
+    """A projection; where there is a prepacked copy of its weights it reads that one, without gradients."""
+
+    packed: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.packed is None:
+            return linear(x, self.weight, self.bias)
+        return linear_prepacked(x, self.packed, self.bias)
+
+
+class RmsNorm(nn.Module):
+    """Root mean square normalisation (Zhang and Sennrich 2019, equation 4)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _RmsNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+
+
+class _RmsNorm(torch.autograd.Function):
+    """The normalisation in half of the passes over memory that autograd's own takes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        size = x.shape[-1]
+        scale = (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / size).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # y = w x s with s = (mean(x^2) + eps)^-1/2, so dx = s (g w - n mean(g w n)) with n = x s
+        x, weight, scale = ctx.saved_tensors
+        normal = x * scale
+        product = grad * normal
+        grad_weight = product.flatten(0, -2).sum(0)
+        along = (product @ weight)[..., None] / x.shape[-1]
+        return (grad * weight).addcmul_(normal, along, value=-1).mul_(scale), grad_weight, None
+
+
+class _SwiGlu(torch.autograd.Function):
+    """silu(gate) * up of one tensor [..., 2I], and the gradient of both in one (Shazeer 2020, equation 6)."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, -1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, -1)
+        found = torch.empty_like(gate_up)
+        to_gate, to_up = found.chunk(2, -1)
+        torch.mul(grad, F.silu(gate), out=to_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=to_gate)
+        return found
 
 
 class Layer(nn.Module):
@@ -138,111 +234,28 @@ class Layer(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = (
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-        )
-        self.sizes = config.qkv_sizes
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.qkv_proj = nn.Linear(config.hidden_size, sum(self.sizes), bias=config.qkv_bias)
-        self.o_proj = nn.Linear(self.sizes[0], config.hidden_size, bias=config.attention_bias)
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if config.qk_norm else None
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if config.qk_norm else None
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        self.sizes, self.head_dim = config.qkv_sizes, config.head_dim
+        self.input_layernorm = RmsNorm(hidden, eps)
+        self.qkv_proj = Linear(hidden, sum(self.sizes), bias=config.qkv_bias)
+        self.o_proj = Linear(self.sizes[0], hidden, bias=config.attention_bias)
+        self.q_norm = RmsNorm(self.head_dim, eps) if config.qk_norm else None
+        self.k_norm = RmsNorm(self.head_dim, eps) if config.qk_norm else None
+        self.post_attention_layernorm = RmsNorm(hidden, eps)
+        self.gate_up_proj = Linear(hidden, 2 * config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = Linear(config.intermediate_size, hidden, bias=config.mlp_bias)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor] | None) -> Tensor:
-        q, k, v = self._qkv(x, rotary)  # [N, A or K, S, D]
-        if cache is not None:
-            cache[0][: len(x), :, : x.shape[1]] = k
-            cache[1][: len(x), :, : x.shape[1]] = v
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.heads != self.kv_heads)
-        return self._mlp(x + self.o_proj(attended.transpose(1, 2).flatten(2)))
+    def forward(self, x: Tensor, index: int, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
+        x = x + self.o_proj(attention(index, self._normed(self.qkv_proj(self.input_layernorm(x)))))
+        gated: Tensor = _SwiGlu.apply(self.gate_up_proj(self.post_attention_layernorm(x)))  # type: ignore[no-untyped-call]
+        return x + self.down_proj(gated)
 
-    def decode(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor],
-        rows: Tensor, lengths: Tensor, span: int, mask: Tensor,
-    ) -> Tensor:  # fmt: skip
-        q, k, v = self._qkv(x[:, None], (rotary[0][:, None], rotary[1][:, None]))
-        keys, values = cache
-        keys[rows, :, lengths] = k[:, :, 0]
-        values[rows, :, lengths] = v[:, :, 0]
-        keys, values = keys[: len(x), :, :span], values[: len(x), :, :span]
-        # The heads that share a key are rows of one small product, so that keys are read once.
-        q = q.view(len(x), self.kv_heads, -1, self.head_dim)
-        scores = (q @ keys.transpose(-1, -2)) * self.head_dim**-0.5 + mask
-        attended = scores.softmax(-1) @ values
-        return self._mlp(x + self.o_proj(attended.reshape(len(x), -1)))
-
-    def _qkv(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        parts = self.qkv_proj(self.input_layernorm(x)).split(self.sizes, -1)
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(-2, -3) for part in parts)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        return rotate(q, *rotary), rotate(k, *rotary), v
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up_proj(self.post_attention_layernorm(x)).chunk(2, -1)
-        return x + self.down_proj(F.silu(gate) * up)
-
-
-class Cache:
-    """Preallocated keys and values of `num_rows` sequences of up to `num_positions` tokens, for all layers."""
-
-    def __init__(self, config: DecoderConfig, num_rows: int, num_positions: int, like: Tensor) -> None:
-        shape = (
-            config.num_hidden_layers, 2, num_rows, config.num_key_value_heads, num_positions, config.head_dim
-        )  # fmt: skip
-        # Zeros: a masked place has weight 0, and 0 times what memory happened to hold may be NaN.
-        self.store = like.new_zeros(shape)
-
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the keys and the values of one layer, each [rows, K, positions, D]."""
-        return self.store[index, 0], self.store[index, 1]
-
-    def rows_from(self, first: int) -> Cache:
-        """Return a view of the same cache whose row 0 is row `first`."""
-        view = Cache.__new__(Cache)
-        view.store = self.store[:, :, first:]
-        return view
-
-    def spread(self, source: int, to: slice, span: int) -> None:
-        """Copy the first `span` positions of one row into all the rows `to`."""
-        self.store[:, :, to, :, :span] = self.store[:, :, source, None, :, :span]
-
-    def move(self, source: Tensor, to: Tensor, span: int) -> None:
-        """Copy the first `span` positions of the rows `source` [N] into the rows `to` [N]."""
-        self.store[:, :, to, :, :span] = self.store[:, :, source, :, :span]
-
-
-class _Rotate(torch.autograd.Function):
-    """The rotation in two passes over the data each way; its gradient is the rotation back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _turn(grad, cos, -sin), None, None
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, -1)
-    turned = torch.empty_like(x)
-    low, high = turned.chunk(2, -1)
-    torch.mul(first, cos, out=low).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=high).addcmul_(first, sin)
-    return turned
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn head vectors [..., S, D] by their positions' angles, [S, D/2]; element i is paired with i + D/2."""
-    return _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+    def _normed(self, qkv: Tensor) -> Tensor:
+        """Normalise the heads' queries and keys, as Qwen3 does."""
+        if self.q_norm is None or self.k_norm is None:
+            return qkv
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in qkv.split(self.sizes, -1))
+        return torch.cat((self.q_norm(q), self.k_norm(k), v), -2).flatten(-2)
 
 
 def rotary_tables(config: DecoderConfig) -> tuple[Tensor, Tensor]:

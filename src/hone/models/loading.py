@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ _BLOCKS = {
     "qkv_proj": "self_attn", "o_proj": "self_attn", "q_norm": "self_attn", "k_norm": "self_attn",
     "gate_up_proj": "mlp", "down_proj": "mlp",
 }  # fmt: skip
+DESCRIPTIONS = ("*.json", "*.jinja", "*.txt", "tokenizer.model")  # what describes a model beside its weights
 HEAD = "score.weight"  # of a reward model, in place of the output matrix: [1, H]
 AnyDecoder = TypeVar("AnyDecoder", bound=Decoder)
 _Tensors = Iterator[tuple[str, Tensor]]
@@ -33,7 +35,7 @@ _Tensors = Iterator[tuple[str, Tensor]]
 
 def load_model(folder: Path) -> Decoder:
     """Build the decoder that a folder describes and read its weights, as float32."""
-    return _load(folder, Decoder, _fuse(_read_tensors(folder), folder))
+    return _load(folder, Decoder, _fuse(read_tensors(folder), folder))
 
 
 def load_with_head(folder: Path, make: Callable[[DecoderConfig], AnyDecoder], *, fresh: bool) -> AnyDecoder:
@@ -68,6 +70,25 @@ def save_model(
     tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in _split(model)}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     write_config(model.config, folder, dtype, more)
+
+
+def copy_model(folder: Path, to: Path, dtype: torch.dtype | None = None) -> None:
+    """Copy the weights of a model folder, as `dtype` where given, and all that describes it, whatever its kind."""
+    for file in sorted(found for pattern in DESCRIPTIONS for found in folder.glob(pattern)):
+        shutil.copyfile(file, to / file.name)
+    names = _weight_files(folder)
+    if dtype is None:
+        for name in names:
+            shutil.copyfile(folder / name, to / name)
+        return
+    for name in names:
+        tensors = {key: tensor.to(dtype) for key, tensor in _read_file(folder, name)}
+        if any(not tensor.isfinite().all() for tensor in tensors.values()):
+            raise HoneError(f"{folder / name}: some weights are not finite as {dtype}; choose another type")
+        save_file(tensors, to / name, metadata={"format": "pt"})
+    raw = {key: value for key, value in read_raw_config(folder).items() if key != "dtype"}
+    raw["torch_dtype"] = str(dtype).removeprefix("torch.")
+    (to / "config.json").write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_raw_config(folder: Path) -> dict[str, Any]:
@@ -160,32 +181,50 @@ def _scaling(rope: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _weight_files(folder: Path) -> list[str]:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return ["model.safetensors"]
-    try:
-        return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HoneError(f"{index}: damaged: {error!r}") from error
-
-
-def _read_tensors(folder: Path) -> _Tensors:
-    for name in _weight_files(folder):
+    names = _listed_files(folder)
+    for name in names:
+        if Path(name).name != name:
+            raise HoneError(f"{folder}: its index names the file {name!r}, which is not in the folder")
         if not (folder / name).is_file():
             pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern)]
             note = f"; {pickled[0]} is pickled, and unpickling runs code: convert it to safetensors" if pickled else ""
             raise HoneError(f"{folder}: no {name} there{note}")
-        try:
-            with safe_open(folder / name, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 - not a mapping
-                    yield key, file.get_tensor(key)
-        except SafetensorError as error:
-            raise HoneError(f"{folder / name}: damaged: {error}") from error
+    return names
+
+
+def _listed_files(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return ["model.safetensors"]
+    try:
+        return sorted({str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HoneError(f"{index}: damaged: {error!r}") from error
+
+
+def read_tensors(folder: Path) -> _Tensors:
+    """Yield a folder's weights as they are stored; refuse pickled ones by name."""
+    for name in _weight_files(folder):
+        yield from _read_file(folder, name)
+
+
+def weights_dtype(folder: Path) -> torch.dtype:
+    """Return the type that a folder's matrices are stored in."""
+    return next((tensor.dtype for _, tensor in read_tensors(folder) if tensor.ndim > 1), torch.float32)
+
+
+def _read_file(folder: Path, name: str) -> _Tensors:
+    try:
+        with safe_open(folder / name, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                yield key, file.get_tensor(key)
+    except SafetensorError as error:
+        raise HoneError(f"{folder / name}: damaged: {error}") from error
 
 
 def _with_head(folder: Path, fresh: bool) -> _Tensors:
     found = False
-    for name, tensor in _fuse(_read_tensors(folder), folder):
+    for name, tensor in _fuse(read_tensors(folder), folder):
         found = found or name == HEAD
         if name != "lm_head.weight":
             yield name, tensor

@@ -30,7 +30,7 @@ from hone.config import (
     parse_recipe,
 )
 from hone.models.folders import EMBEDDED
-from hone.models.loading import read_config
+from hone.models.loading import read_raw_config
 from hone.record.files import read_rows as read_log
 from hone.stages.problems import find_problems
 from hone.stages.rejection import ROWS
@@ -127,8 +127,13 @@ def model_card(
 
 
 def _what_it_is(run: Run, made: SftStage | RlStage, folder: Path, bases: Sequence[str]) -> list[str]:
-    shape = read_config(folder)
-    ties = "tied" if shape.tie_word_embeddings else "untied"
+    shape = read_raw_config(folder)  # of any architecture, so that not every number need be there
+    ties = "tied" if shape.get("tie_word_embeddings") else "untied"
+    sizes = {
+        "width": "hidden_size", "layers": "num_hidden_layers", "attention heads": "num_attention_heads",
+        "key/value heads": "num_key_value_heads", "symbols": "vocab_size", "positions": "max_position_embeddings",
+    }  # fmt: skip
+    numbers = ", ".join(f"{what} {shape[key]:,}" for what, key in sizes.items() if key in shape)
     began = f"from {bases[0]}" if bases else "from nothing"
     # A recipe's sentence says what its own settings make, not what a preset of it does.
     summary = f" {run.recipe.summary}" if run.recipe.summary and not run.recipe.preset else ""
@@ -137,10 +142,8 @@ def _what_it_is(run: Run, made: SftStage | RlStage, folder: Path, bases: Sequenc
         f"A language model of {num_parameters(folder / 'model.safetensors'):,} parameters, made {began} by the stage "
         f"`{made.name}` of the recipe `{run.recipe.name}`.{summary}",
         "",
-        f"Shape: {shape.model_type}, width {shape.hidden_size}, {shape.num_hidden_layers} layers, "
-        f"{shape.num_attention_heads} attention heads, {shape.num_key_value_heads} key/value heads, {ties} embeddings, "
-        f"{shape.vocab_size:,} symbols, at most {shape.max_position_embeddings:,} positions, "
-        f"{_dtype(folder / 'model.safetensors')}. It was trained on {prompt}.",
+        f"Shape: {shape['model_type']}, {numbers}, {ties} embeddings, {_dtype(folder / 'model.safetensors')}. "
+        f"It was trained on {prompt}.",
         "",
         "`hone chat FOLDER` talks to it. transformers loads the weights with `AutoModelForCausalLM.from_pretrained` "
         "and the tokenizer with `PreTrainedTokenizerFast.from_pretrained`.",

@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from hone.config import Optimizer
+from hone.config import Optimizer, RlStage, SftStage
 from hone.engine.local.engine import LocalEngine
 from hone.engine.local.trainer import Trainer
+from hone.engine.opening import open_engine
+from hone.engine.transformers import TransformersTrainer
 from hone.models.decoder import Decoder
+from hone.models.lora import add_lora
 from hone.record.checkpoints import newest_checkpoint, save_checkpoint
 from hone.record.files import keep_rows, write_folder
 from hone.record.progress import StageProgress
+from hone.types import HoneError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,7 @@ class StageContext:
         return int(self.random(*purpose).integers(2**31))
 
     def open(
-        self, optimizer: Optimizer, start: Callable[[Callable[[Decoder], Trainer]], LocalEngine]
+        self, stage: SftStage | RlStage, start: Callable[[Callable[[Decoder], Trainer]], LocalEngine]
     ) -> tuple[LocalEngine, int]:
         """Return the engine and the step to go on from: the newest sound checkpoint's, or what `start` makes and 0."""
         step, folder, damaged = newest_checkpoint(self.resume)
@@ -60,14 +64,19 @@ class StageContext:
             keep_rows(self.folder / log, lambda row: bool(folder) and row["step"] <= step)
 
         def trainer(model: Decoder) -> Trainer:
-            return Trainer(
+            ours = isinstance(model, Decoder)
+            if stage.lora and not ours:
+                raise HoneError(f"stage {self.name}: lora: not for a model that is run through transformers")
+            if stage.lora:
+                add_lora(model, rank=stage.lora.rank, alpha=stage.lora.alpha, seed=self.draw_seed("lora"))
+            return (Trainer if ours else TransformersTrainer)(
                 model,
-                weight_decay=optimizer.weight_decay,
-                max_grad_norm=optimizer.max_grad_norm,
-                micro_batch_tokens=optimizer.micro_batch_tokens,
+                weight_decay=stage.optimizer.weight_decay,
+                max_grad_norm=stage.optimizer.max_grad_norm,
+                micro_batch_tokens=stage.optimizer.micro_batch_tokens,
             )
 
-        return (LocalEngine.open(folder, trainer=trainer) if folder else start(trainer)), step
+        return (open_engine(folder, trainer=trainer) if folder else start(trainer)), step
 
     def save_resume(self, engine: LocalEngine, step: int) -> None:
         save_checkpoint(self.resume, step, lambda folder: engine.save(folder, with_states=True))
@@ -76,13 +85,16 @@ class StageContext:
         write_folder(self.checkpoint, engine.save)
 
 
-def cost(num_parameters: int, *, sampled: int = 0, trained: int = 0, read: int = 0) -> dict[str, float]:
+def cost(
+    num_parameters: int, *, sampled: int = 0, trained: int = 0, read: int = 0, num_frozen: int = 0
+) -> dict[str, float]:
     """Return what a step cost, in tokens and in arithmetic, as metrics.
 
     A token costs two operations a parameter to sample or to read (as a teacher, reference or reward model does) and six
-    to train on (Kaplan et al. 2020, section 2.1). Every stage writes these for each step.
+    to train on (Kaplan et al. 2020, section 2.1), of which the two for the parameter's own gradient are not spent on a
+    frozen one. Every stage writes these for each step.
     """
-    operations = num_parameters * (2 * sampled + 2 * read + 6 * trained)
+    operations = num_parameters * (2 * sampled + 2 * read + 6 * trained) - num_frozen * 2 * trained
     return {"tokens/sampled": sampled, "tokens/trained": trained, "compute/tflop": operations / 1e12}
 
 

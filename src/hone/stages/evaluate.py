@@ -11,6 +11,7 @@ import numpy as np
 
 from hone.config import EvaluateStage, Evaluation, Sampling, Shot
 from hone.engine.local.engine import LocalEngine
+from hone.engine.opening import open_engine
 from hone.record.files import append_row, write_json
 from hone.record.generations import write_generations
 from hone.rewards.behaviour import Behaviour, measure
@@ -40,7 +41,7 @@ def _evaluate(name: str, problems: Sequence[Problem], stage: EvaluateStage, cont
     done = context.folder / "models" / f"{file}.json"
     if done.is_file():
         return json.loads(done.read_text("utf-8"))  # type: ignore[no-any-return]
-    engine = LocalEngine.open(context.models[name])
+    engine = open_engine(context.models[name])
     with context.progress(len(problems) * stage.samples) as progress:
         groups = sample_and_score(
             engine, problems, stage.sampling, template=stage.template, samples=stage.samples,

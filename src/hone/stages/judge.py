@@ -31,14 +31,14 @@ def open_judge(settings: config.Judge, context: StageContext | None) -> Judge:
         return Judge(ask)
     if context is None:
         raise HoneError(f"judge {settings.model}: without an endpoint it is opened by the run, so only a run can judge")
-    from hone.engine.local.engine import LocalEngine
+    from hone.engine.opening import open_engine
 
-    return Judge(_local_ask(LocalEngine.open(context.models[settings.model]), settings, context))
+    return Judge(_local_ask(open_engine(context.models[settings.model]), settings, context))
 
 
 def _local_ask(engine: LocalEngine, settings: config.Judge, context: StageContext) -> Ask:
     """Return what asks a model of this process. Its draws follow from the prompts: a resumed stage repeats them."""
-    tokenizer, positions = engine.tokenizer, engine.model.config.max_position_embeddings
+    tokenizer, positions = engine.tokenizer, engine.num_positions
     params = SamplingParams(max_tokens=settings.max_tokens, temperature=settings.temperature)
     room = positions - settings.max_tokens
     if room <= 0:

@@ -33,5 +33,5 @@ def benchmark_name(problems: Problems | Dataset) -> str:
     """Return the name under which figures on these problems are reported, e.g. `countdown-3/test`."""
     if isinstance(problems, Dataset):
         return f"{Path(problems.path).stem}/{problems.split}"
-    numbers = f"-{problems.num_numbers}" if problems.task in ("countdown", "chain") else ""
+    numbers = f"-{problems.num_numbers}" if problems.task in ("countdown", "chain", "words") else ""
     return f"{problems.task}{numbers}/{problems.split}"

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from hone.config import Filters, RejectionStage
 from hone.engine.local.engine import LocalEngine
+from hone.engine.opening import open_engine
 from hone.record.files import write_atomically, write_json
 from hone.rewards.behaviour import measure
 from hone.rewards.format import split_completion
@@ -52,7 +53,7 @@ def run(stage: RejectionStage, context: StageContext) -> None:
     """Sample every problem several times; write all outputs, why each was kept or not, and how many were."""
     install(stage.judge, context)
     problems = find_problems(stage.problems)
-    engine = LocalEngine.open(context.models[stage.start_from])
+    engine = open_engine(context.models[stage.start_from])
     kept: dict[str, set[str]] = defaultdict(set)  # the completions kept of each problem
     parts: list[pa.Table] = []
     with context.progress(len(problems) * stage.rounds) as progress:

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hone.config import EvaluateStage, ReleaseStage, RewardModelStage
 from hone.models.folders import find_model
+from hone.models.loading import copy_model
 from hone.models.tokenizer import Tokenizer
 from hone.record.files import write_folder, write_json, write_text
 from hone.stages.card import (
@@ -31,7 +34,6 @@ from hone.stages.card import (
 from hone.stages.context import StageContext
 from hone.types import HoneError
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")  # files, and the folder of a release
 
 
@@ -51,29 +53,31 @@ def run(stage: ReleaseStage, context: StageContext) -> None:
                         f"{stage.name}  {name}: the licence of {source.name} ({source.role}) is not stated",
                         style="yellow", highlight=False,
                     )  # fmt: skip
-            write_folder(folder, _Filler(stage, made, name, context.models[name], sources).fill)
+            write_folder(folder, Filler(stage, made, name, context.models[name], sources).fill)
         context.console.print(f"{stage.name}  {name}: {folder}", highlight=False)
 
 
 @dataclass(frozen=True, slots=True)
-class _Filler:
+class Filler:
+    """Fills the folder of one model of a run."""
+
     stage: ReleaseStage
     run: Run
     name: str
     checkpoint: Path
     sources: Sequence[Source]
+    dtype: torch.dtype | None = None  # of the weights; as they are where None
 
     def fill(self, folder: Path) -> None:
-        for file in FILES:
-            if (self.checkpoint / file).is_file():
-                shutil.copyfile(self.checkpoint / file, folder / file)
+        copy_model(self.checkpoint, folder, self.dtype)
         evaluations = [
             found for name in self.stage.evaluations if isinstance(found := self.run.stage(name), EvaluateStage)
         ]
         measured = [evaluation for evaluation in evaluations if self.name in evaluation.models]
-        write_json(folder / "generation_config.json", _generation_config(self.checkpoint, measured))
+        write_json(folder / "generation_config.json", generation_config(self.checkpoint, measured))
         for source in self.sources:
-            _carry_licence(source, folder / "LICENSES" / source.name.replace("/", "--"))
+            if source.folder is not None:
+                carry_licence(source.folder, folder / "LICENSES" / source.name.replace("/", "--"))
         licences = "\n".join(["# Licences", "", *licence_table(self.stage.licence, self.sources)])
         write_text(folder / "LICENSES" / "README.md", licences + "\n")
         card = model_card(self.stage, self.run, self.name, folder, self.sources, measured)
@@ -123,11 +127,9 @@ def _model_source(role: str, name: str) -> Source:
     return Source(role, model_label(name), stated_licence(folder), folder)
 
 
-def _carry_licence(source: Source, folder: Path) -> None:
-    """Copy the files of a licence, and those that its model carries along itself."""
-    if source.folder is None:
-        return
-    for place in sorted({place for pattern in LICENCE_FILES for place in source.folder.glob(pattern)}):
+def carry_licence(source: Path, folder: Path) -> None:
+    """Copy a model folder's licence files, and those that it carries along itself."""
+    for place in sorted({place for pattern in LICENCE_FILES for place in source.glob(pattern)}):
         folder.mkdir(parents=True, exist_ok=True)
         if place.is_dir():
             shutil.copytree(place, folder / place.name)
@@ -135,7 +137,7 @@ def _carry_licence(source: Source, folder: Path) -> None:
             shutil.copyfile(place, folder / place.name)
 
 
-def _generation_config(checkpoint: Path, measured: Sequence[EvaluateStage]) -> dict[str, Any]:
+def generation_config(checkpoint: Path, measured: Sequence[EvaluateStage] = ()) -> dict[str, Any]:
     """Say how to sample, for transformers: where an output ends, and as it was measured first."""
     tokenizer = Tokenizer.load(checkpoint)
     ends: dict[str, Any] = {

@@ -22,6 +22,7 @@ from hone.algo.packing import pack, token_weight
 from hone.config import RlStage
 from hone.engine.base import Engine, TokenBatch
 from hone.engine.local.engine import LocalEngine
+from hone.engine.opening import open_engine
 from hone.record.files import append_row
 from hone.record.generations import write_batch, write_generations
 from hone.rewards.behaviour import measure
@@ -59,9 +60,7 @@ class GrpoLoss:
 
 def run(stage: RlStage, context: StageContext) -> None:
     """Train by GRPO; write the model, a row of metrics a step, held-out evaluations and some groups of each step."""
-    engine, first = context.open(
-        stage.optimizer, lambda trainer: LocalEngine.open(context.models[stage.start_from], trainer=trainer)
-    )
+    engine, first = context.open(stage, lambda trainer: open_engine(context.models[stage.start_from], trainer=trainer))
     install(stage.judge, context)
     questions = _Questions(stage, context)
     general = GeneralPrompts.open(stage, context)
@@ -331,7 +330,8 @@ def _costs(
     """Return what a step cost: tokens, arithmetic, tokens a second."""
     sampled = sum(len(rollout.completion_ids) for group in groups for rollout in group.rollouts)
     trained = sum(batch.num_tokens for batch, _ in updates)
-    costs = cost(engine.num_parameters, sampled=sampled, trained=trained, read=trained if engine.reference else 0)
+    read = trained if engine.reference else 0
+    costs = cost(engine.num_parameters, sampled=sampled, trained=trained, read=read, num_frozen=engine.num_frozen)
     return {
         **costs,
         "compute/tflop": costs["compute/tflop"] + general.tflop(groups),

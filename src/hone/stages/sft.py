@@ -15,10 +15,11 @@ import numpy as np
 from torch import Tensor
 
 from hone.algo.packing import pack
-from hone.config import Corpus, Rows, SftStage
+from hone.config import Corpus, Rows, SftStage, Traces
 from hone.engine.base import Engine, TokenBatch
 from hone.engine.local.engine import LocalEngine
 from hone.engine.local.trainer import Trainer
+from hone.engine.opening import open_engine
 from hone.models.decoder import Decoder, DecoderConfig
 from hone.models.tiny import tiny_tokenizer
 from hone.models.tokenizer import Tokenizer
@@ -28,12 +29,13 @@ from hone.stages.evaluate import HeldOut
 from hone.stages.rejection import ROWS, kept_rows
 from hone.tasks.corpus import pages
 from hone.tasks.rows import read_rows
+from hone.tasks.words import traces
 from hone.types import Example, HoneError, Message, PackedBatch, Prompt, Sample
 
 
 def run(stage: SftStage, context: StageContext) -> None:
     """Train over the data, epoch by epoch; write the model, its metrics and its held-out evaluations."""
-    engine, first = context.open(stage.optimizer, lambda trainer: _start(stage, context, trainer))
+    engine, first = context.open(stage, lambda trainer: _start(stage, context, trainer))
     if stage.teacher:
         engine.keep_teacher(context.models[stage.teacher])
     examples = _Examples(stage, context)
@@ -86,10 +88,11 @@ def _backward(engine: Engine, batch: PackedBatch, stage: SftStage) -> dict[str, 
     return engine.distill_backward(batch, "forward" if stage.objective == "logits" else "reverse")
 
 
-def _costs(engine: Engine, batch: PackedBatch, num_samples: int, stage: SftStage) -> dict[str, float]:
+def _costs(engine: LocalEngine, batch: PackedBatch, num_samples: int, stage: SftStage) -> dict[str, float]:
     """Return what a step cost, the teacher's reading included, and the length of the model's own outputs."""
     own = stage.objective == "on-policy"
-    spent = cost(engine.num_parameters, trained=batch.num_tokens, sampled=batch.num_loss_tokens if own else 0)
+    sampled = batch.num_loss_tokens if own else 0
+    spent = cost(engine.num_parameters, trained=batch.num_tokens, sampled=sampled, num_frozen=engine.num_frozen)
     spent["compute/tflop"] += cost(engine.num_teacher_parameters, read=batch.num_tokens)["compute/tflop"]
     return {"completion/length_mean": batch.num_loss_tokens / num_samples, **spent} if own else spent
 
@@ -117,7 +120,7 @@ class _Examples:
 
     def __init__(self, stage: SftStage, context: StageContext) -> None:
         self.stage, self.context = stage, context
-        self.rows = _read(stage.data, context) if isinstance(stage.data, Rows) else None
+        self.rows = None if isinstance(stage.data, Corpus) else _read(stage.data, context)
         self.count = stage.data.count if isinstance(stage.data, Corpus) else len(self.rows or ())
         self.steps_per_epoch = -(-self.count // stage.batch_size)
 
@@ -139,8 +142,10 @@ class _Examples:
         )  # fmt: skip
 
 
-def _read(data: Rows, context: StageContext) -> list[Example]:
-    """Return the rows that a rejection stage kept, or those of a file; refuse none at all."""
+def _read(data: Rows | Traces, context: StageContext) -> list[Example]:
+    """Return worked problems, the rows that a rejection stage kept, or those of a file; refuse none at all."""
+    if isinstance(data, Traces):
+        return traces(data.seed, count=data.count, num_numbers=data.num_numbers)
     if data.stages:
         kept = [row for stage in data.stages for row in kept_rows(context.folder.parent / stage / ROWS)]
         rows = [Example(prompt=row["prompt"], completion=row["completion"]) for row in kept]
@@ -164,7 +169,7 @@ def _example(row: Mapping[str, Any], where: str) -> Example:
 
 def _start(stage: SftStage, context: StageContext, trainer: Callable[[Decoder], Trainer]) -> LocalEngine:
     if isinstance(stage.start_from, str):
-        return LocalEngine.open(context.models[stage.start_from], trainer=trainer)
+        return open_engine(context.models[stage.start_from], trainer=trainer)
     tokenizer = tiny_tokenizer()
     shape = stage.start_from.model_dump()
     head_dim = shape["hidden_size"] // shape["num_attention_heads"]

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Protocol
 
-from hone.tasks import countdown, general, numbers
+from hone.tasks import countdown, general, numbers, words
 from hone.tasks.split import Split
 from hone.types import HoneError, Problem
 
@@ -25,6 +25,7 @@ GENERATORS: dict[str, Generator] = {
     "gcd": numbers.generate_gcd,
     "linear": numbers.generate_linear,
     "general": general.generate,
+    "words": words.generate,
 }
 # A list is given up after this many draws in a row without a new problem: at least the first figure, and the second
 # for each problem found. One that has not come by then makes up less than a thousandth of the draws.

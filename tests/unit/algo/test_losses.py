@@ -6,9 +6,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from hone.algo.losses import binary_cross_entropy, bradley_terry, clipped, kl_k3, policy_loss, token_logprobs
+from hone.algo.losses import (
+    binary_cross_entropy,
+    bradley_terry,
+    clipped,
+    kl_k3,
+    loss_backward,
+    policy_loss,
+    token_logprobs,
+)
 
 # ratio, advantage, clip_low, clip_high, loss, d loss / d logprob (-ratio * advantage, or 0 where clipped), is clipped
 POLICY_LOSSES = [
@@ -113,25 +120,67 @@ def tensors() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return hidden.requires_grad_(), weight.requires_grad_(), targets, upstream
 
 
+def of_torch(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    table = (hidden @ weight.T / temperature).log_softmax(-1)
+    return table.gather(-1, targets[:, None])[:, 0], -(table.exp() * table).sum(-1)
+
+
+CHUNKS = [1, 3 * VOCABULARY, 4 * VOCABULARY + 5, 1 << 22]
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
-@pytest.mark.parametrize("chunk_elements", [1, 3 * VOCABULARY, 4 * VOCABULARY + 5, 1 << 22])
-def test_token_logprobs_equal_torchs_own_with_their_gradients(temperature: float, chunk_elements: int) -> None:
+@pytest.mark.parametrize("chunk_elements", CHUNKS)
+def test_token_logprobs_equal_torchs_own(temperature: float, chunk_elements: int) -> None:
+    hidden, weight, targets, _ = tensors()
+    found = token_logprobs(hidden, weight, targets, temperature=temperature, chunk_elements=chunk_elements)
+    for ours, theirs in zip(found, of_torch(hidden, weight, targets, temperature), strict=True):
+        torch.testing.assert_close(ours, theirs)
+        assert not ours.requires_grad
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+@pytest.mark.parametrize("chunk_elements", CHUNKS)
+def test_the_gradients_of_a_loss_equal_those_of_autograd(temperature: float, chunk_elements: int, frozen: bool) -> None:
+    """A loss that is not linear in the log-probabilities, whose slope thus differs from token to token."""
     hidden, weight, targets, upstream = tensors()
-    logprobs, entropies = token_logprobs(
-        hidden, weight, targets, temperature=temperature, chunk_elements=chunk_elements
-    )
-    (logprobs * upstream).sum().backward()
+    weight.requires_grad_(not frozen)
+    before = torch.full_like(weight, 0.5)
+    weight.grad = None if frozen else before.clone()  # there is a gradient already: that of another micro-batch
+    heard: dict[int, tuple[Tensor, Tensor]] = {}
 
+    def loss(logprobs: Tensor, entropy: Tensor, rows: slice) -> Tensor:
+        for place, values in zip(range(*rows.indices(NUM_TOKENS)), zip(logprobs, entropy, strict=True), strict=True):
+            assert place not in heard
+            heard[place] = values
+        assert not entropy.requires_grad
+        return (upstream[rows] * (logprobs / 2).exp()).sum()
+
+    given = hidden.detach()
+    grad_hidden = loss_backward(given, weight, targets, loss, temperature=temperature, chunk_elements=chunk_elements)
     hidden2, weight2, _, _ = tensors()
-    table = (hidden2 @ weight2.T / temperature).log_softmax(-1)
-    expected = table.gather(-1, targets[:, None])[:, 0]
-    (expected * upstream).sum().backward()
+    logprobs, entropy = of_torch(hidden2, weight2, targets, temperature)
+    (upstream * (logprobs / 2).exp()).sum().backward()
 
-    torch.testing.assert_close(logprobs, expected)
-    torch.testing.assert_close(entropies, -(table.exp() * table).sum(-1))
-    assert hidden.grad is not None
+    assert hidden2.grad is not None
+    assert weight2.grad is not None
+    assert list(heard) == list(range(NUM_TOKENS))
+    torch.testing.assert_close(torch.stack([heard[n][0] for n in heard]), logprobs)
+    torch.testing.assert_close(torch.stack([heard[n][1] for n in heard]), entropy)
+    torch.testing.assert_close(grad_hidden, hidden2.grad, rtol=1e-4, atol=1e-5)
+    if frozen:
+        assert weight.grad is None
+    else:
+        assert weight.grad is not None
+        torch.testing.assert_close(weight.grad - before, weight2.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_gradient_of_a_weight_starts_at_zero() -> None:
+    hidden, weight, targets, upstream = tensors()
+    loss_backward(hidden.detach(), weight, targets, lambda logprobs, _, rows: (logprobs * upstream[rows]).sum())
+    hidden2, weight2, _, _ = tensors()
+    (of_torch(hidden2, weight2, targets, 1.0)[0] * upstream).sum().backward()
     assert weight.grad is not None
-    torch.testing.assert_close(hidden.grad, hidden2.grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(weight.grad, weight2.grad, rtol=1e-4, atol=1e-5)
 
 
@@ -142,40 +191,25 @@ def test_logprobs_stay_finite_for_huge_logits() -> None:
     assert entropies.tolist() == [0.0, 0.0]
 
 
-def test_no_gradient_flows_through_the_entropy() -> None:
-    hidden, weight, targets, _ = tensors()
-    logprobs, entropies = token_logprobs(hidden, weight, targets)
-    assert logprobs.requires_grad
-    assert not entropies.requires_grad
-
-
 def test_no_tokens_give_no_logprobs() -> None:
     logprobs, entropies = token_logprobs(torch.zeros(0, 4), torch.zeros(7, 4), torch.zeros(0, dtype=torch.int64))
     assert logprobs.shape == entropies.shape == (0,)
 
 
-class _Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operation gives."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return result
-
-
-def test_no_tensor_of_tokens_times_vocabulary_is_ever_whole() -> None:
-    hidden, weight = torch.randn(64, 4, requires_grad=True), torch.randn(50, 4, requires_grad=True)
+def test_no_tensor_of_tokens_times_vocabulary_is_ever_whole(largest: type[Any]) -> None:
+    hidden, weight = torch.randn(64, 4), torch.randn(50, 4, requires_grad=True)
     targets = torch.arange(64) % 50
-    with _Largest() as chunked:
-        token_logprobs(hidden, weight, targets, chunk_elements=250)[0].sum().backward()
-    assert 200 <= chunked.elements <= 256  # 5 rows of 50 logits; hidden itself has 64 * 4
-    with _Largest() as whole:
-        token_logprobs(hidden, weight, targets)[0].sum().backward()
-    assert whole.elements == 64 * 50
+
+    def loss(logprobs: Tensor, entropy: Tensor, rows: slice) -> Tensor:
+        return logprobs.sum()
+
+    for chunk_elements, least, most in ((250, 250, 256), (1 << 23, 64 * 50, 64 * 50)):  # hidden itself has 64 * 4
+        with largest() as forward:
+            token_logprobs(hidden, weight, targets, chunk_elements=chunk_elements)
+        with largest() as both:
+            loss_backward(hidden, weight, targets, loss, chunk_elements=chunk_elements)
+        assert least <= forward.elements <= most
+        assert least <= both.elements <= most
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hone.algo.packing import Aggregation, pack, token_weight
-from hone.types import MicroBatch, PackedBatch, Sample
+from hone.types import MicroBatch, PackedBatch, Sample, Segment
 
 
 def sample(
@@ -22,15 +22,6 @@ def sample(
         old_logprobs=-ids / 10 if logprobs else None,
         ref_logprobs=-ids / 100 if logprobs else None,
     )
-
-
-def random_samples(count: int) -> tuple[list[Sample], list[float]]:
-    rng = np.random.default_rng(0)
-    samples = [
-        sample(rng.integers(1, 50, rng.integers(1, 6)), rng.integers(1, 50, rng.integers(1, 20)), float(rng.normal()))
-        for _ in range(count)
-    ]
-    return samples, rng.random(count).tolist()
 
 
 @pytest.mark.parametrize(
@@ -80,47 +71,136 @@ def test_outputs_without_an_advantage_count_in_the_average_though_they_are_left_
 def test_a_micro_batch_by_hand() -> None:
     batch = pack([sample([5], [6], 2.0), sample([1, 2], [3, 4, 5], -1.0)], [0.5, 0.25], micro_batch_tokens=10)
     (micro,) = batch.micro_batches
-    assert micro.input_ids.tolist() == [[1, 2, 3, 4, 5], [5, 6, 0, 0, 0]]  # the longest first, padded on the right
-    assert micro.positions.tolist() == [1, 2, 3, 5]  # where 2, 3, 4 stand in the first row, and 5 in the second
-    assert micro.targets.tolist() == [3, 4, 5, 6]
-    assert micro.weights.tolist() == [0.25, 0.25, 0.25, 0.5]
-    assert micro.advantages.tolist() == [-1.0, -1.0, -1.0, 2.0]
+    assert micro.input_ids.tolist() == [5, 1, 2, 3, 4]  # the last token of a completion predicts nothing
+    assert micro.segments == (Segment(1), Segment(4))
+    assert micro.positions.tolist() == [0, 2, 3, 4]
+    assert micro.targets.tolist() == [6, 3, 4, 5]
+    assert micro.weights.tolist() == [0.5, 0.25, 0.25, 0.25]
+    assert micro.advantages.tolist() == [2.0, -1.0, -1.0, -1.0]
     assert micro.old_logprobs is not None
     assert micro.ref_logprobs is not None
-    np.testing.assert_allclose(micro.old_logprobs, [-0.3, -0.4, -0.5, -0.6], rtol=1e-6)
-    np.testing.assert_allclose(micro.ref_logprobs, [-0.03, -0.04, -0.05, -0.06], rtol=1e-6)
+    np.testing.assert_allclose(micro.old_logprobs, [-0.6, -0.3, -0.4, -0.5], rtol=1e-6)
+    np.testing.assert_allclose(micro.ref_logprobs, [-0.06, -0.03, -0.04, -0.05], rtol=1e-6)
     assert (batch.num_tokens, batch.num_loss_tokens) == (7, 4)
 
 
-@pytest.mark.parametrize("limit", [1, 20, 64, 10_000])
-def test_the_token_before_each_target_stands_at_its_position(limit: int) -> None:
-    samples, weights = random_samples(40)
-    for micro in pack(samples, weights, micro_batch_tokens=limit).micro_batches:
-        flat = micro.input_ids.reshape(-1)
-        width = micro.input_ids.shape[1]
-        np.testing.assert_array_equal(flat[micro.positions + 1], micro.targets)
-        assert (micro.positions % width < width - 1).all()  # no target lies in the next row
+def of_two_prompts() -> list[Sample]:
+    """Three completions of one prompt, one of a single token among them, with another prompt's in between."""
+    return [sample([1, 2], [3, 4, 5]), sample([7], [8, 9]), sample([1, 2], [6]), sample([1, 2], [7, 8])]
 
 
-def rows(batch: PackedBatch) -> list[list[int]]:
-    """Return the sequences of a batch without their padding, whose id 0 no sample here uses."""
-    return [row[row > 0].tolist() for micro in batch.micro_batches for row in micro.input_ids]
+def laid_out(batch: PackedBatch) -> list[tuple[list[int], list[Segment], list[int], list[int]]]:
+    return [
+        (micro.input_ids.tolist(), list(micro.segments), micro.positions.tolist(), micro.targets.tolist())
+        for micro in batch.micro_batches
+    ]
 
 
-@pytest.mark.parametrize("limit", [1, 20, 64, 200])
-def test_many_micro_batches_hold_what_one_does(limit: int) -> None:
-    samples, weights = random_samples(40)
-    whole, cut = (pack(samples, weights, micro_batch_tokens=tokens) for tokens in (10_000, limit))
-    assert len(whole.micro_batches) == 1
-    assert len(cut.micro_batches) > 1
-    assert rows(cut) == rows(whole)
-    assert sorted(rows(cut)) == sorted([*s.prompt_ids, *s.completion_ids] for s in samples)
-    for name in ("targets", "weights", "advantages", "old_logprobs", "ref_logprobs"):
-        joined = np.concatenate([getattr(micro, name) for micro in cut.micro_batches])
-        np.testing.assert_array_equal(joined, getattr(whole.micro_batches[0], name))
-    assert (cut.num_tokens, cut.num_loss_tokens) == (whole.num_tokens, whole.num_loss_tokens)
-    assert whole.num_tokens == sum(map(len, rows(whole)))
-    assert whole.num_loss_tokens == len(whole.micro_batches[0].targets)
+def test_a_shared_prompt_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 2)
+    batch = pack(of_two_prompts(), [0.1, 0.2, 0.3, 0.4], micro_batch_tokens=100)
+    assert laid_out(batch) == [(
+        [1, 2, 3, 4, 7, 7, 8],
+        [Segment(2), Segment(2, 0), Segment(1, 0), Segment(2)],
+        [1, 2, 3, 1, 1, 4, 5, 6],  # the prompt's last token predicts the first of each of its completions
+        [3, 4, 5, 6, 7, 8, 8, 9],
+    )]  # fmt: skip
+    np.testing.assert_allclose(batch.micro_batches[0].weights, [0.1, 0.1, 0.1, 0.3, 0.4, 0.4, 0.2, 0.2], rtol=1e-6)
+    assert (batch.num_tokens, batch.num_loss_tokens) == (15, 8)  # what is shared counts for each sample
+
+
+def test_a_group_that_is_torn_apart_repeats_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 2)
+    assert laid_out(pack(of_two_prompts(), [1.0] * 4, micro_batch_tokens=4)) == [
+        ([1, 2, 3, 4], [Segment(2), Segment(2, 0)], [1, 2, 3, 1], [3, 4, 5, 6]),
+        ([1, 2, 7], [Segment(3)], [1, 2], [7, 8]),
+        ([7, 8], [Segment(2)], [0, 1], [8, 9]),
+    ]
+
+
+def test_short_prompts_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 3)
+    (micro,) = pack(of_two_prompts(), [1.0] * 4, micro_batch_tokens=100).micro_batches
+    assert micro.input_ids.tolist() == [1, 2, 3, 4, 7, 8, 1, 2, 1, 2, 7]
+    assert micro.segments == (Segment(4), Segment(2), Segment(2), Segment(3))
+
+
+def test_completions_of_one_token_add_nothing_to_their_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 1)
+    batch = pack([sample([1, 2], [n]) for n in (3, 4, 5)], [1.0] * 3, micro_batch_tokens=2)
+    assert laid_out(batch) == [([1, 2], [Segment(2)], [1, 1, 1], [3, 4, 5])]
+
+
+def grouped_samples(count: int) -> tuple[list[Sample], list[float]]:
+    """Return samples of which many have a prompt in common, shuffled; each has a weight of its own."""
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(1, 50, length) for length in (1, 2, 4, 5, 9)]
+    samples = [
+        sample(prompts[rng.integers(len(prompts))], rng.integers(1, 50, rng.integers(1, 9)), float(rng.normal()))
+        for _ in range(count)
+    ]
+    return samples, rng.permutation(np.arange(1, count + 1) / 64).tolist()
+
+
+Token = tuple[tuple[int, ...], int, float, float, float, float]
+
+
+def tokens_of(micro: MicroBatch) -> list[Token]:
+    """Return what a micro-batch says of each completion token, first all tokens that it is predicted from."""
+    ids, contexts = micro.input_ids.tolist(), []
+    starts = np.cumsum([0, *(segment.length for segment in micro.segments)]).tolist()
+    assert starts[-1] == len(ids)
+    for number, (_, parent) in enumerate(micro.segments):
+        before = [] if parent is None else ids[starts[parent] : starts[parent + 1]]
+        contexts += [(*before, *ids[starts[number] : n + 1]) for n in range(starts[number], starts[number + 1])]
+    assert micro.old_logprobs is not None
+    assert micro.ref_logprobs is not None
+    figures = (micro.targets, micro.weights, micro.advantages, micro.old_logprobs, micro.ref_logprobs)
+    rows = zip(*(array.tolist() for array in figures), strict=True)
+    return [(contexts[place], *row) for place, row in zip(micro.positions, rows, strict=True)]
+
+
+def tokens_of_sample(one: Sample, weight: float) -> list[Token]:
+    assert one.old_logprobs is not None
+    assert one.ref_logprobs is not None
+    whole = (*one.prompt_ids.tolist(), *one.completion_ids.tolist())
+    first = len(one.prompt_ids)
+    return [
+        (whole[: first + n], whole[first + n], weight, float(np.float32(one.advantage)), float(old), float(ref))
+        for n, (old, ref) in enumerate(zip(one.old_logprobs, one.ref_logprobs, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("shared_prompt", [1, 4, 1000])
+@pytest.mark.parametrize("limit", [1, 12, 20, 64, 10_000])
+def test_each_token_of_each_sample_is_there_once_behind_its_own_context(
+    limit: int, shared_prompt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
+    samples, weights = grouped_samples(60)
+    expected = {weight: tokens_of_sample(one, weight) for one, weight in zip(samples, weights, strict=True)}
+    batch = pack(samples, weights, micro_batch_tokens=limit)
+    found: dict[float, list[Token]] = {}
+    for micro in batch.micro_batches:
+        num_samples = len(np.unique(micro.weights))
+        assert len(micro.input_ids) <= limit or num_samples == 1
+        for token in tokens_of(micro):
+            found.setdefault(token[2], []).append(token)
+    assert found == expected
+    assert batch.num_tokens == sum(one.num_tokens for one in samples)
+    assert batch.num_loss_tokens == sum(map(len, expected.values()))
+
+
+def test_sharing_leaves_fewer_tokens_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, weights = grouped_samples(60)
+    sizes = []
+    for shared_prompt in (1, 4, 1000):
+        monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
+        (micro,) = pack(samples, weights, micro_batch_tokens=10_000).micro_batches
+        sizes.append(len(micro.input_ids))
+    own = sum(len(one.completion_ids) - 1 for one in samples)
+    assert sizes[0] == own + 1 + 2 + 4 + 5 + 9  # each prompt once
+    assert sizes[0] < sizes[1] < sizes[2] == own + sum(len(one.prompt_ids) for one in samples)
 
 
 def test_each_sample_keeps_its_own_weight_and_advantage() -> None:
@@ -137,7 +217,7 @@ def gradient(micro_batches: Sequence[MicroBatch]) -> tuple[float, torch.Tensor]:
     table = torch.randn(50, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     total = 0.0
     for micro in micro_batches:
-        inputs = torch.from_numpy(micro.input_ids.reshape(-1)[micro.positions])
+        inputs = torch.from_numpy(micro.input_ids[micro.positions])
         chosen = table[inputs].log_softmax(-1).gather(-1, torch.from_numpy(micro.targets)[:, None])[:, 0]
         loss = -(torch.from_numpy(micro.weights * micro.advantages).double() * chosen).sum()
         loss.backward()
@@ -147,24 +227,28 @@ def gradient(micro_batches: Sequence[MicroBatch]) -> tuple[float, torch.Tensor]:
 
 
 @pytest.mark.parametrize("limit", [1, 30, 100])
-def test_loss_and_gradient_of_a_step_do_not_depend_on_how_it_is_cut(limit: int) -> None:
-    samples, weights = random_samples(30)
+@pytest.mark.parametrize("shared_prompt", [1, 1000])
+def test_loss_and_gradient_of_a_step_do_not_depend_on_how_it_is_cut(
+    limit: int, shared_prompt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, weights = grouped_samples(30)
     whole_loss, whole = gradient(pack(samples, weights, micro_batch_tokens=10_000).micro_batches)
+    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
     loss, cut = gradient(pack(samples, weights, micro_batch_tokens=limit).micro_batches)
     assert loss == pytest.approx(whole_loss, rel=1e-12)
     torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("limit", [1, 20, 64, 200])
-def test_a_micro_batch_stays_within_its_limit_unless_one_sample_alone_is_longer(limit: int) -> None:
-    samples, weights = random_samples(40)
-    for micro in pack(samples, weights, micro_batch_tokens=limit).micro_batches:
-        assert micro.input_ids.size <= limit or len(micro.input_ids) == 1
-
-
 def test_a_sample_longer_than_the_limit_is_a_micro_batch_of_its_own() -> None:
     batch = pack([sample([1], [2]), sample([1], [2] * 30), sample([1], [3])], [1.0, 1.0, 1.0], micro_batch_tokens=4)
-    assert [micro.input_ids.shape for micro in batch.micro_batches] == [(1, 31), (2, 2)]
+    assert [len(micro.input_ids) for micro in batch.micro_batches] == [1, 30, 1]
+
+
+def test_a_sample_longer_than_the_limit_shares_its_prompt_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 1)
+    batch = pack([sample([1, 1], [n] * n) for n in (2, 8, 1, 1)], [1.0] * 4, micro_batch_tokens=4)
+    assert [micro.input_ids.tolist() for micro in batch.micro_batches] == [[1, 1, 2], [1, 1, *[8] * 7], [1, 1]]
+    assert [len(micro.targets) for micro in batch.micro_batches] == [2, 8, 2]
 
 
 def test_supervised_samples_have_no_logprobs() -> None:

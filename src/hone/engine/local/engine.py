@@ -7,6 +7,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,39 +18,54 @@ from hone.engine.local.sampler import Sampler
 from hone.engine.local.trainer import Trainer
 from hone.models.decoder import Decoder
 from hone.models.loading import checksum, load_model, save_model
+from hone.models.lora import adapters, merged, without_adapters
 from hone.models.tokenizer import Tokenizer
 from hone.types import Floats, HoneError, PackedBatch, Prompt, Rollout, Sample, SamplingParams
 
-OPTIMIZER_FILE, REFERENCE_FILE = "optimizer.safetensors", "reference.safetensors"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+OPTIMIZER_FILE, REFERENCE_FILE, ADAPTER_FILE = "optimizer.safetensors", "reference.safetensors", "adapter.safetensors"
 
 
 class LocalEngine:
-    """Implements `Engine` on this machine's CPU."""
+    """Implements `Engine` on one device: a CUDA device where there is one, else the CPU."""
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, *, trainer: Trainer | None = None) -> None:
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise HoneError(
-                f"the tokenizer has {tokenizer.vocab_size} symbols, but the model only {model.config.vocab_size}"
-            )
-        reuse_memory()
+    def __init__(
+        self, model: Decoder, tokenizer: Tokenizer, *, trainer: Trainer | None = None, sampler: Sampler | None = None
+    ) -> None:
         self.model, self.tokenizer, self.trainer = model, tokenizer, trainer
-        self.sampler = Sampler(model, tokenizer)
+        if tokenizer.vocab_size > self.vocab_size:
+            raise HoneError(f"the tokenizer has {tokenizer.vocab_size} symbols, but the model only {self.vocab_size}")
+        reuse_memory()
+        self.sampler = sampler or Sampler(model, tokenizer)
         self.reference: Decoder | None = None
         self.teacher: Decoder | None = None
         self._version = 0
 
     @classmethod
-    def open(cls, folder: Path, *, trainer: Callable[[Decoder], Trainer] | None = None) -> LocalEngine:
+    def open(cls, folder: Path, *, trainer: Callable[[Decoder], Trainer] | None = None) -> Self:
         """Read a model folder and, where it is a checkpoint, the states that go with it."""
-        model = load_model(folder)
+        return cls.begin(cls.load(folder), folder, trainer=trainer)
+
+    @staticmethod
+    def load(folder: Path) -> Decoder:
+        return load_model(folder).to(DEVICE)
+
+    @classmethod
+    def begin(cls, model: Decoder, folder: Path, *, trainer: Callable[[Decoder], Trainer] | None = None) -> Self:
+        """Take up a folder's model with what else is there: the tokenizer, and a checkpoint's states."""
         engine = cls(model, Tokenizer.load(folder), trainer=trainer and trainer(model))
-        if engine.trainer and (folder / OPTIMIZER_FILE).is_file():
-            engine.trainer.load_state(load_file(folder / OPTIMIZER_FILE))
-        if (folder / REFERENCE_FILE).is_file():
-            engine.keep_reference()
-            assert engine.reference is not None
-            engine.reference.load_state_dict(load_file(folder / REFERENCE_FILE), strict=False)
+        engine._load_states(folder)
         return engine
+
+    def _load_states(self, folder: Path) -> None:
+        if (folder / ADAPTER_FILE).is_file():
+            self.model.load_state_dict(load_file(folder / ADAPTER_FILE), strict=False)
+        if self.trainer and (folder / OPTIMIZER_FILE).is_file():
+            self.trainer.load_state(load_file(folder / OPTIMIZER_FILE))
+        if (folder / REFERENCE_FILE).is_file():
+            self.keep_reference()
+            assert self.reference is not None
+            self.reference.load_state_dict(load_file(folder / REFERENCE_FILE), strict=False)
 
     @property
     def policy_version(self) -> int:
@@ -58,6 +74,20 @@ class LocalEngine:
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def num_frozen(self) -> int:
+        """Count those of the parameters that are not trained."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if not parameter.requires_grad)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.model.config.vocab_size
+
+    @property
+    def num_positions(self) -> int:
+        """How many tokens a prompt and its completion may have together."""
+        return self.model.config.max_position_embeddings
 
     @property
     def num_teacher_parameters(self) -> int:
@@ -80,11 +110,12 @@ class LocalEngine:
         return self._training.logprobs(samples, temperature=temperature, model=self.reference)
 
     def keep_reference(self) -> None:
-        self.reference = copy.deepcopy(self.model).requires_grad_(False)
+        frozen = {id(parameter): parameter for parameter in self.model.parameters() if not parameter.requires_grad}
+        self.reference = copy.deepcopy(self.model, frozen).requires_grad_(False)  # what is frozen is shared
 
     def keep_teacher(self, folder: Path) -> None:
         _require_same_vocabulary(Tokenizer.load(folder), self.tokenizer, folder)
-        self.teacher = load_model(folder).requires_grad_(False)
+        self.teacher = self.load(folder).requires_grad_(False)
 
     def distill_backward(self, batch: PackedBatch, direction: Direction) -> dict[str, float]:
         if self.teacher is None:
@@ -104,14 +135,27 @@ class LocalEngine:
         return checksum(self.model)
 
     def save(self, folder: Path, *, with_states: bool = False) -> None:
-        save_model(self.model, folder)
+        self._save_model(folder, with_states)
         self.tokenizer.save(folder)
         if with_states:
-            save_file(self._training.state(), folder / OPTIMIZER_FILE)
-            if self.reference is not None:
-                tied = {"lm_head.weight"} if self.model.config.tie_word_embeddings else set()
-                state = self.reference.state_dict()
-                save_file({k: v.contiguous() for k, v in state.items() if k not in tied}, folder / REFERENCE_FILE)
+            self._save_states(folder)
+
+    def _save_model(self, folder: Path, with_states: bool) -> None:
+        trained = adapters(self.model)
+        if not trained:
+            save_model(self.model, folder)
+        elif with_states:  # merged and taken apart again, the weights would not be the same bits
+            save_model(without_adapters(self.model), folder)
+            save_file(trained, folder / ADAPTER_FILE)
+        else:
+            save_model(merged(self.model), folder)
+
+    def _save_states(self, folder: Path) -> None:
+        save_file(self._training.state(), folder / OPTIMIZER_FILE)
+        if self.reference is not None:
+            state = self.reference.state_dict()
+            changing = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+            save_file({name: state[name].contiguous() for name in changing}, folder / REFERENCE_FILE)
 
     @property
     def _training(self) -> Trainer:

@@ -90,7 +90,7 @@ class RewardTrainer(Trainer):
             weighted = (loss(found, torch.tensor([comparison.label for comparison in part])) * weights).sum()
             if not math.isfinite(value := weighted.item()):
                 raise RunError(f"the loss is {value}")
-            weighted.backward()  # type: ignore[no-untyped-call]
+            weighted.backward()
             total += value
             scores[chosen] = found.detach().numpy()
         return total, scores

@@ -3,31 +3,170 @@ leaves the batch at once, so that its place goes to the next one.
 
 Each sequence has its own random numbers, fixed by the seed and its index, so what it draws does not depend on which
 others happen to share a batch with it.
+
+Axes: N sequences under way, V vocabulary, H hidden.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hone.models.decoder import Cache, Decoder
+from hone.models.attention import Layout
+from hone.models.decoder import Decoder
 from hone.models.tokenizer import Tokenizer
-from hone.types import FinishReason, HoneError, Prompt, Rollout, RunError, SamplingParams
+from hone.types import FinishReason, Floats, HoneError, Prompt, Rollout, RunError, SamplingParams, Segment
+
+CACHE_BYTES = 8 << 30  # of keys and values at most
+PREFILL_TOKENS = 8192  # prompt tokens that go through the model at once
+LIKELIEST = 256  # tokens among which top-p is first looked for
+WIDE, BLOCK = 4096, 128  # from which size of a vocabulary on tokens are drawn by blocks of this size
 
 
-@dataclass(slots=True)
-class _Sequence:
-    """One completion under way."""
+@dataclass(slots=True, eq=False)
+class Running:
+    """One completion under way. `uniforms` [max_tokens] are the random numbers that it is drawn by."""
 
-    prompt: int
-    index: int  # among all sequences of the call, in the order of the prompts
+    params: SamplingParams
+    uniforms: Floats
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    likeliest: list[list[tuple[int, float]]] = field(default_factory=list)  # a list a token, if asked for
     finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and the completions wanted of it: one for each row of `uniforms` [num_samples, max_tokens]."""
+
+    ids: Sequence[int]
+    params: SamplingParams
+    uniforms: Floats
+
+
+class Batch:
+    """Sequences that share the model's steps; they come and go between steps."""
+
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, *, max_rows: int, num_positions: int) -> None:
+        self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
+        self.cache = model.cache(max_rows, num_positions)
+        self.active: list[Running] = []  # row by row
+        self._hidden = self.cache.store.new_empty(0, model.config.hidden_size)  # [N, H] from which they draw next
+
+    @property
+    def num_active(self) -> int:
+        return len(self.active)
+
+    @property
+    def num_free(self) -> int:
+        return self.max_rows - len(self.active)
+
+    def add(self, ids: Sequence[int], params: SamplingParams, uniforms: Floats) -> list[Running]:
+        """Prefill a prompt; return a running sequence for each row of `uniforms` [num_samples, max_tokens]."""
+        return self.extend([Request(ids, params, uniforms)])
+
+    @torch.inference_mode()
+    def extend(self, requests: Sequence[Request]) -> list[Running]:
+        """Prefill prompts in one pass; return their running sequences, in order. The rows must be free."""
+        first, start = len(self.active), 0
+        places, counts = [], []
+        for request in requests:
+            place = (
+                slice(start, start + len(request.ids)),
+                slice(len(self.active), len(self.active) + len(request.uniforms)),
+            )
+            places.append(place)
+            counts.append(len(request.uniforms))
+            start = place[0].stop
+            self.active += [Running(request.params, uniforms) for uniforms in request.uniforms]
+        ids = torch.as_tensor(np.concatenate([np.asarray(request.ids, np.int64) for request in requests]))
+        layout = Layout.of([Segment(len(request.ids)) for request in requests])
+        hidden = self.model.flat(ids.to(self._device), layout, self.cache.prompts(places))
+        last = torch.tensor([tokens.stop - 1 for tokens, _ in places]).repeat_interleave(torch.tensor(counts))
+        self._hidden = torch.cat((self._hidden[:first], hidden[last.to(self._device)]))
+        return self.active[first:]
+
+    @torch.inference_mode()
+    def step(self) -> list[Running]:
+        """Draw one token for each sequence; return all of them. Those with a finish reason have left the batch."""
+        drawn = self.active
+        self._draw(self._hidden)
+        self._leave([row for row, sequence in enumerate(drawn) if sequence.finish_reason])
+        if self.active:
+            ids = torch.tensor([sequence.ids[-1] for sequence in self.active], device=self._device)
+            self._hidden = self.model.decode(ids, self.cache)
+        return drawn
+
+    @torch.inference_mode()
+    def drop(self, sequence: Running) -> None:
+        """Take a sequence out before it has finished."""
+        self._hidden = self._hidden[self._leave([self.active.index(sequence)])]
+
+    def _leave(self, rows: Sequence[int]) -> list[int]:
+        """Free rows, the last ones moving into the gaps; return which row each one was before."""
+        gone, stay = set(rows), len(self.active) - len(rows)
+        order = list(range(stay))
+        late = (row for row in range(stay, len(self.active)) if row not in gone)
+        for gap in (row for row in rows if row < stay):
+            order[gap] = next(late)
+            self.cache.move(order[gap], gap)
+        self.active = [self.active[row] for row in order]
+        return order
+
+    def _draw(self, hidden: Tensor) -> None:
+        """Draw one token for each sequence from the hidden states [N, H], and note it with its log-probability."""
+        rows = range(len(self.active))
+        settings = [sequence.params for sequence in self.active]
+        if all(params is settings[0] for params in settings):
+            self._draw_alike(hidden, self.active)
+            return
+        for _, alike in groupby(sorted(rows, key=lambda row: repr(settings[row])), key=lambda row: settings[row]):
+            chosen = list(alike)
+            index = torch.tensor(chosen, device=self._device)
+            self._draw_alike(hidden[index], [self.active[row] for row in chosen])
+
+    def _draw_alike(self, hidden: Tensor, sequences: Sequence[Running]) -> None:
+        """Draw for sequences of the same settings from their hidden states [N, H]."""
+        params = sequences[0].params
+        greedy = params.temperature == 0
+        logits = self.model.logits(hidden if greedy else hidden / params.temperature).float()
+        probs = logits.softmax(-1)
+        if not probs[:, 0].isfinite().all():  # a logit that is not finite leaves no probability of its row finite
+            raise RunError("the model's logits are not finite: its weights have diverged or are damaged")
+        if greedy:
+            ids = logits.argmax(-1)
+        else:
+            uniforms = np.array([sequence.uniforms[len(sequence.ids)] for sequence in sequences], np.float32)
+            ids = inverse_cdf(truncate(probs, params), torch.from_numpy(uniforms).to(probs.device))
+        logprobs = probs.gather(-1, ids[:, None])[:, 0].log()
+        for sequence, token, logprob in zip(sequences, ids.tolist(), logprobs.tolist(), strict=True):
+            self._note(sequence, token, logprob)
+        if params.num_likeliest:
+            found = [part.tolist() for part in probs.log().topk(min(params.num_likeliest, probs.shape[-1]))]
+            for sequence, values, tokens in zip(sequences, *found, strict=True):
+                sequence.likeliest.append(list(zip(tokens, values, strict=True)))
+
+    def _note(self, sequence: Running, token: int, logprob: float) -> None:
+        sequence.ids.append(token)
+        sequence.logprobs.append(logprob)
+        if token == self.tokenizer.eos_id or (sequence.params.stop and self._stopped(sequence)):
+            sequence.finish_reason = "stop"
+        elif len(sequence.ids) == sequence.params.max_tokens:
+            sequence.finish_reason = "length"
+
+    def _stopped(self, sequence: Running) -> bool:
+        # Every token adds at least one byte, so a stop text that has just appeared lies in this many last ones.
+        stop = sequence.params.stop
+        return any(text in self.tokenizer.decode(sequence.ids[-len(text.encode()) - 1 :]) for text in stop)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.cache.store.device
 
 
 class Sampler:
@@ -36,7 +175,6 @@ class Sampler:
     def __init__(self, model: Decoder, tokenizer: Tokenizer, *, max_rows: int = 256) -> None:
         self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
 
-    @torch.inference_mode()
     def sample(
         self, prompts: Sequence[Prompt], params: SamplingParams, *, seed: int, policy_version: int = 0,
         on_finish: Callable[[int], None] | None = None, on_token: Callable[[int, int], None] | None = None,
@@ -49,45 +187,34 @@ class Sampler:
         self._check(prompts, params)
         total = sum(prompt.num_samples for prompt in prompts)
         num_positions = max(len(prompt.ids) for prompt in prompts) + params.max_tokens
-        rows = min(self.max_rows, total)
-        # A group's prompt is prefilled in one spare row and copied from there to the group's own rows.
-        cache = Cache(self.model.config, rows + 1, num_positions, self.model.norm.weight)
+        rows = min(self.max_rows, total, max(1, CACHE_BYTES // self._row_bytes(num_positions)))
+        batch = Batch(self.model, self.tokenizer, max_rows=rows, num_positions=num_positions)
         uniforms = np.random.default_rng(seed).random((total, params.max_tokens), np.float32)
+        waiting = _requests(prompts, params, uniforms)
+        sequences: list[Running] = []
+        numbers: dict[Running, int] = {}
+        num_finished = 0
+        with self.model.prepacked():
+            while batch.num_active or waiting:
+                while arriving := _arriving(waiting, batch.num_free):
+                    fresh = batch.extend(arriving)
+                    numbers |= {sequence: len(sequences) + n for n, sequence in enumerate(fresh)}
+                    sequences += fresh
+                drawn = batch.step()
+                if on_token:
+                    for sequence in drawn:
+                        on_token(numbers[sequence], sequence.ids[-1])
+                if on_finish and batch.num_active < len(drawn):
+                    num_finished += len(drawn) - batch.num_active
+                    on_finish(num_finished)
+        done = iter(sequences)
+        return [
+            [self._rollout(next(done), prompt, policy_version) for _ in range(prompt.num_samples)] for prompt in prompts
+        ]
 
-        waiting = _sequences(prompts)
-        active: list[_Sequence] = []
-        lengths = torch.zeros(rows, dtype=torch.long)
-        finished: list[_Sequence] = []
-        logits = torch.empty(0)
-        while active or waiting:
-            arrivals = waiting[: rows - len(active)]
-            del waiting[: len(arrivals)]
-            if arrivals:
-                fresh = self._prefill(prompts, arrivals, len(active), cache, lengths)
-                logits = torch.cat((logits, fresh)) if active else fresh
-                active += arrivals
-            ids = self._draw(active, logits, params, uniforms)
-            if on_token:
-                for sequence in active:
-                    on_token(sequence.index, sequence.ids[-1])
-            stay = [row for row, sequence in enumerate(active) if not self._finish(sequence, params)]
-            if len(stay) < len(active):
-                finished += [sequence for sequence in active if sequence.finish_reason]
-                if on_finish:
-                    on_finish(len(finished))
-                active = [active[row] for row in stay]
-                kept = torch.tensor(stay, dtype=torch.long)
-                self._close_gaps(kept, cache, lengths)
-                ids = ids[kept]
-            if active:
-                now = lengths[: len(active)]
-                logits = self.model.logits(self.model.decode(ids, now, cache)).float()
-                now += 1
-        finished.sort(key=lambda sequence: sequence.index)
-        grouped: list[list[Rollout]] = [[] for _ in prompts]
-        for sequence in finished:
-            grouped[sequence.prompt].append(self._rollout(sequence, prompts, policy_version))
-        return grouped
+    def _row_bytes(self, num_positions: int) -> int:
+        config = self.model.config
+        return 8 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * num_positions
 
     def _check(self, prompts: Sequence[Prompt], params: SamplingParams) -> None:
         longest = max(len(prompt.ids) for prompt in prompts) + params.max_tokens
@@ -100,73 +227,10 @@ class Sampler:
         if any(not len(prompt.ids) for prompt in prompts):
             raise HoneError("a prompt is empty: the model has nothing to continue")
 
-    def _prefill(
-        self, prompts: Sequence[Prompt], arrivals: list[_Sequence], first: int, cache: Cache, lengths: Tensor
-    ) -> Tensor:
-        """Fill the rows from `first` on with the arrivals' prompts; return the logits [N, V] that follow them.
-
-        Each distinct prompt goes through the model once, whether one or all sequences of its group arrive.
-        """
-        spare = cache.store.shape[2] - 1
-        logits = []
-        start = 0
-        while start < len(arrivals):
-            number = arrivals[start].prompt
-            end = start
-            while end < len(arrivals) and arrivals[end].prompt == number:
-                end += 1
-            ids = torch.as_tensor(np.asarray(prompts[number].ids))[None]
-            hidden = self.model(ids, cache.rows_from(spare))[:, -1]
-            cache.spread(spare, slice(first + start, first + end), ids.shape[1])
-            lengths[first + start : first + end] = ids.shape[1]
-            logits.append(self.model.logits(hidden).float().expand(end - start, -1))
-            start = end
-        return torch.cat(logits)
-
-    def _draw(self, active: list[_Sequence], logits: Tensor, params: SamplingParams, uniforms: np.ndarray) -> Tensor:
-        """Draw one token a row, note it with its log-probability, and return the ids [N]."""
-        if params.temperature > 0:
-            logits = logits / params.temperature
-        normalisers = logits.logsumexp(-1)
-        if not normalisers.isfinite().all():
-            raise RunError("the model's logits are not finite: its weights have diverged or are damaged")
-        if params.temperature == 0:
-            ids = logits.argmax(-1)
-        else:
-            wanted = torch.from_numpy(uniforms[[s.index for s in active], [len(s.ids) for s in active]])
-            ids = _inverse_cdf(truncate(logits.softmax(-1), params), wanted)
-        logprobs = logits.gather(-1, ids[:, None])[:, 0] - normalisers
-        for sequence, token, logprob in zip(active, ids.tolist(), logprobs.tolist(), strict=True):
-            sequence.ids.append(token)
-            sequence.logprobs.append(logprob)
-        return ids
-
-    def _finish(self, sequence: _Sequence, params: SamplingParams) -> bool:
-        if sequence.ids[-1] == self.tokenizer.eos_id or self._stopped(sequence, params.stop):
-            sequence.finish_reason = "stop"
-        elif len(sequence.ids) == params.max_tokens:
-            sequence.finish_reason = "length"
-        return sequence.finish_reason is not None
-
-    def _stopped(self, sequence: _Sequence, stop: tuple[str, ...]) -> bool:
-        # Every token adds at least one byte, so a stop text that has just appeared lies in this many last ones.
-        return any(text in self.tokenizer.decode(sequence.ids[-len(text.encode()) - 1 :]) for text in stop)
-
-    @staticmethod
-    def _close_gaps(kept: Tensor, cache: Cache, lengths: Tensor) -> None:
-        """Move the rows that stay to the front."""
-        if not len(kept):
-            return
-        rows = len(kept)
-        span = int(lengths[kept].max())
-        moved = (kept != torch.arange(rows)).nonzero()[:, 0]
-        cache.move(kept[moved], moved, span)
-        lengths[:rows] = lengths[kept]
-
-    def _rollout(self, sequence: _Sequence, prompts: Sequence[Prompt], policy_version: int) -> Rollout:
+    def _rollout(self, sequence: Running, prompt: Prompt, policy_version: int) -> Rollout:
         assert sequence.finish_reason is not None
         return Rollout(
-            prompt_ids=np.asarray(prompts[sequence.prompt].ids, np.int64),
+            prompt_ids=np.asarray(prompt.ids, np.int64),
             completion_ids=np.asarray(sequence.ids, np.int64),
             sampler_logprobs=np.asarray(sequence.logprobs, np.float32),
             text=self.tokenizer.decode(sequence.ids),
@@ -175,9 +239,25 @@ class Sampler:
         )
 
 
-def _sequences(prompts: Sequence[Prompt]) -> list[_Sequence]:
-    owners = [number for number, prompt in enumerate(prompts) for _ in range(prompt.num_samples)]
-    return [_Sequence(prompt=owner, index=index) for index, owner in enumerate(owners)]
+def _requests(prompts: Sequence[Prompt], params: SamplingParams, uniforms: Floats) -> list[Request]:
+    """Return the prompts as requests, in order, that share out the random numbers."""
+    ends = np.cumsum([prompt.num_samples for prompt in prompts])
+    return [Request(p.ids, params, uniforms[end - p.num_samples : end]) for p, end in zip(prompts, ends, strict=True)]
+
+
+def _arriving(waiting: list[Request], free: int) -> list[Request]:
+    """Take from `waiting` what fits into the free rows, and into one prefill; a group may be torn apart."""
+    taken: list[Request] = []
+    tokens = 0
+    while waiting and free and (not taken or tokens + len(waiting[0].ids) <= PREFILL_TOKENS):
+        request = waiting.pop(0)
+        count = min(free, len(request.uniforms))
+        taken.append(Request(request.ids, request.params, request.uniforms[:count]))
+        if count < len(request.uniforms):
+            waiting.insert(0, Request(request.ids, request.params, request.uniforms[count:]))
+        free -= count
+        tokens += len(request.ids)
+    return taken
 
 
 def truncate(probs: Tensor, params: SamplingParams) -> Tensor:
@@ -185,20 +265,49 @@ def truncate(probs: Tensor, params: SamplingParams) -> Tensor:
     if params.min_p > 0:
         probs = probs.where(probs >= params.min_p * probs.amax(-1, keepdim=True), 0)
     if params.top_k > 0 or params.top_p < 1:
-        ordered, order = probs.sort(-1, descending=True)
-        if params.top_k > 0:
-            ordered[:, params.top_k :] = 0
+        ordered, order = _likeliest(probs, params)
         if params.top_p < 1:
             # The smallest set that reaches top_p: a token stays while those before it have not reached it.
+            total = ordered.sum(-1, keepdim=True) if params.top_k > 0 else probs.sum(-1, keepdim=True)
             before = ordered.cumsum(-1) - ordered
-            ordered = ordered.where(before < params.top_p * ordered.sum(-1, keepdim=True), 0)
+            ordered = ordered.where(before < params.top_p * total, 0)
         probs = torch.zeros_like(probs).scatter_(-1, order, ordered)
     return probs
 
 
-def _inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
+def _likeliest(probs: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    """Return the largest probabilities in descending order, and their tokens: all that top-k and top-p can keep."""
+    size = probs.shape[-1]
+    if params.top_k > 0:
+        return probs.topk(min(params.top_k, size))
+    if size > LIKELIEST:  # sorting a large vocabulary takes longer than the model's own products
+        ordered, order = probs.topk(LIKELIEST)
+        if bool((ordered.sum(-1) >= params.top_p * probs.sum(-1)).all()):
+            return ordered, order
+    return probs.sort(-1, descending=True)
+
+
+def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
     """Draw one index a row [N] from unnormalised probabilities [N, V] by one uniform number each [N]."""
-    cdf = probs.cumsum(-1)
-    # Below the total in float32 too, so the index found has a probability above zero.
-    wanted = torch.minimum(uniforms * cdf[:, -1], cdf[:, -1].nextafter(torch.zeros(())))
-    return torch.searchsorted(cdf, wanted[:, None], right=True)[:, 0]
+    size = probs.shape[-1]
+    if size <= WIDE:
+        return _find(probs, uniforms * probs.sum(-1))[0]
+    # First the block of tokens, then the token in it: one pass over the row instead of a running sum of all of it.
+    whole = size // BLOCK * BLOCK
+    sums = probs[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1)
+    if whole < size:
+        sums = torch.cat((sums, probs[:, whole:].sum(-1, keepdim=True)), -1)
+    block, rest = _find(sums, uniforms * sums.sum(-1))
+    places = block[:, None] * BLOCK + torch.arange(BLOCK, device=probs.device)
+    inside = probs.gather(-1, places.clamp(max=size - 1)).where(places < size, 0)
+    return block * BLOCK + _find(inside, rest)[0]
+
+
+def _find(weights: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where the running sums of `weights` [N, V] pass `wanted` [N], and how far into that weight it lies."""
+    sums = weights.cumsum(-1)
+    # Below the total in float32 too, so the index found has a weight above zero.
+    wanted = torch.minimum(wanted, sums[:, -1].nextafter(sums.new_zeros(())))
+    index = torch.searchsorted(sums, wanted[:, None], right=True)
+    before = sums.gather(-1, (index - 1).clamp(min=0)).where(index > 0, 0)
+    return index[:, 0], wanted - before[:, 0]

@@ -6,15 +6,18 @@ It knows no algorithm: a token loss is given to it, and every normaliser is in t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hone.algo.losses import Direction, distribution_kl, token_logprobs
+from hone.algo.losses import Direction, distribution_kl, loss_backward, token_logprobs
 from hone.algo.packing import pack
 from hone.engine.base import TokenBatch, TokenLoss
+from hone.models.attention import Layout
 from hone.models.decoder import Decoder
 from hone.types import Floats, MicroBatch, PackedBatch, RunError, Sample
 
@@ -27,49 +30,56 @@ class Trainer:
         betas: tuple[float, float] = (0.9, 0.95), micro_batch_tokens: int = 4096,
     ) -> None:  # fmt: skip
         self.model, self.max_grad_norm, self.micro_batch_tokens = model, max_grad_norm, micro_batch_tokens
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        vectors = [p for p in model.parameters() if p.ndim <= 1]  # norms and biases are not decayed
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        matrices = [p for p in trained if p.ndim > 1]
+        vectors = [p for p in trained if p.ndim <= 1]  # norms and biases are not decayed
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=betas, fused=True)
 
     def forward_backward(
         self, batch: PackedBatch, token_loss: TokenLoss, *, temperature: float = 1.0
     ) -> dict[str, float]:
-        def losses(micro_batch: MicroBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
-            logprobs, entropy = _forward(self.model, micro_batch, temperature)
-            found, figures = token_loss(logprobs, token_batch(micro_batch))
-            return found, {"policy/entropy": entropy, **figures}
+        sums = Sums()
+        for micro_batch in batch.micro_batches:
+            tokens = self._token_batch(micro_batch)
+            weights = self._tensor(micro_batch.weights)
 
-        return self._backward(batch, losses)
+            def loss(
+                logprobs: Tensor, entropy: Tensor, rows: slice, tokens: TokenBatch = tokens, weights: Tensor = weights
+            ) -> Tensor:
+                found, figures = token_loss(logprobs, tokens.part(rows))
+                return sums.add(found, weights[rows], {"policy/entropy": entropy, **figures})
+
+            hidden = self._hidden(self.model, micro_batch)
+            weight, targets = self.model.lm_head.weight, self._tensor(micro_batch.targets)
+            hidden.backward(loss_backward(hidden.detach(), weight, targets, loss, temperature=temperature))
+        return sums.means(batch.num_loss_tokens)
 
     def distill_backward(self, batch: PackedBatch, teacher: Decoder, direction: Direction) -> dict[str, float]:
         """Do the same with the loss of a token its divergence from the teacher, over the whole vocabulary."""
-
-        def losses(micro_batch: MicroBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
-            with torch.no_grad():
-                taught = _hidden(teacher, micro_batch), teacher.lm_head.weight
-            hidden, weight = _hidden(self.model, micro_batch), self.model.lm_head.weight
-            kl, entropy = distribution_kl(hidden, weight, *taught, direction)
-            return kl, {"policy/entropy": entropy}
-
-        return self._backward(batch, losses)
-
-    def _backward(
-        self, batch: PackedBatch, losses: Callable[[MicroBatch], tuple[Tensor, Mapping[str, Tensor]]]
-    ) -> dict[str, float]:
-        """Add the gradients of the weighted losses; return `loss` and the figures' means over the tokens."""
-        sums: dict[str, float] = {}
-        loss = 0.0
+        sums = Sums()
         for micro_batch in batch.micro_batches:
-            found, figures = losses(micro_batch)
-            weighted = (found * torch.from_numpy(micro_batch.weights)).sum()
-            if not math.isfinite(value := weighted.item()):
-                raise RunError(f"the loss is {value}")
-            weighted.backward()  # type: ignore[no-untyped-call]
-            loss += value
-            for name, figure in figures.items():
-                sums[name] = sums.get(name, 0.0) + figure.detach().float().sum().item()
-        return {"loss": loss, **{name: total / max(1, batch.num_loss_tokens) for name, total in sums.items()}}
+            with torch.no_grad():
+                taught = self._hidden(teacher, micro_batch), teacher.lm_head.weight
+            hidden, weight = self._hidden(self.model, micro_batch), self.model.lm_head.weight
+            kl, entropy = distribution_kl(hidden, weight, *taught, direction)
+            sums.add(kl, self._tensor(micro_batch.weights), {"policy/entropy": entropy}).backward()
+        return sums.means(batch.num_loss_tokens)
+
+    def _hidden(self, model: Decoder, batch: MicroBatch) -> Tensor:
+        """Return the hidden states [T, H] from which the batch's completion tokens are predicted."""
+        hidden = model.flat(self._tensor(batch.input_ids), Layout.of(batch.segments))
+        return hidden.index_select(0, self._tensor(batch.positions))
+
+    def _token_batch(self, batch: MicroBatch) -> TokenBatch:
+        return TokenBatch(
+            advantages=self._tensor(batch.advantages),
+            old_logprobs=None if batch.old_logprobs is None else self._tensor(batch.old_logprobs),
+            ref_logprobs=None if batch.ref_logprobs is None else self._tensor(batch.ref_logprobs),
+        )
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(next(self.model.parameters()).device)
 
     def optim_step(self, learning_rate: float) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm).item()
@@ -90,11 +100,16 @@ class Trainer:
         batch = pack(samples, range(len(samples)), micro_batch_tokens=self.micro_batch_tokens)
         found: list[Floats] = [np.empty(0, np.float32)] * len(samples)
         for micro_batch in batch.micro_batches:
-            logprobs = _forward(model or self.model, micro_batch, temperature)[0].numpy()
+            logprobs = self._logprobs(model or self.model, micro_batch, temperature).cpu().numpy()
             owners = micro_batch.weights.astype(np.int64)
             for owner in np.unique(owners):
                 found[owner] = logprobs[owners == owner]
         return found
+
+    def _logprobs(self, model: Decoder, batch: MicroBatch, temperature: float) -> Tensor:
+        """Return the log-probabilities [T] of the batch's completion tokens."""
+        hidden, targets = self._hidden(model, batch), self._tensor(batch.targets)
+        return token_logprobs(hidden, model.lm_head.weight, targets, temperature=temperature)[0]
 
     def state(self) -> dict[str, Tensor]:
         """Return the optimizer's state as named tensors."""
@@ -107,26 +122,27 @@ class Trainer:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take up the state that `state` returned."""
         for name, parameter in self.model.named_parameters():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            self.optimizer.state[parameter] = {key: state[f"{name}/{key}"] for key in keys if f"{name}/{key}" in state}
+            names = {key: f"{name}/{key}" for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in state}
+            self.optimizer.state[parameter] = {key: state[full].to(parameter.device) for key, full in names.items()}
 
 
-def _forward(model: Decoder, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return the log-probabilities and the entropies [T] of the batch's completion tokens."""
-    hidden, targets = _hidden(model, batch), torch.from_numpy(batch.targets)
-    return token_logprobs(hidden, model.lm_head.weight, targets, temperature=temperature)
+class Sums:
+    """The loss and the figures of a step, summed over its tokens."""
 
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.figures: dict[str, float] = {}
 
-def _hidden(model: Decoder, batch: MicroBatch) -> Tensor:
-    """Return the hidden states [T, H] from which the batch's completion tokens are predicted."""
-    hidden: Tensor = model(torch.from_numpy(batch.input_ids)).flatten(0, 1)
-    return hidden.index_select(0, torch.from_numpy(batch.positions))
+    def add(self, losses: Tensor, weights: Tensor, figures: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted loss of some tokens, all [T]; refuse one that is not finite."""
+        weighted = (losses * weights).sum()
+        if not math.isfinite(value := weighted.item()):
+            raise RunError(f"the loss is {value}")
+        self.loss += value
+        for name, figure in figures.items():
+            self.figures[name] = self.figures.get(name, 0.0) + figure.detach().float().sum().item()
+        return weighted
 
-
-def token_batch(batch: MicroBatch) -> TokenBatch:
-    """Return the flat arrays of a micro-batch as tensors."""
-    return TokenBatch(
-        advantages=torch.from_numpy(batch.advantages),
-        old_logprobs=None if batch.old_logprobs is None else torch.from_numpy(batch.old_logprobs),
-        ref_logprobs=None if batch.ref_logprobs is None else torch.from_numpy(batch.ref_logprobs),
-    )
+    def means(self, num_tokens: int) -> dict[str, float]:
+        """Return `loss` and the figures' means over the tokens."""
+        return {"loss": self.loss, **{name: total / max(1, num_tokens) for name, total in self.figures.items()}}

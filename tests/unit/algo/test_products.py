@@ -1,0 +1,78 @@
+"""Products with weight matrices against torch's own, with their gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hone.algo.products import linear, linear_prepacked, prepack
+
+K, N = 24, 40
+
+
+def tensors(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(size, generator=generator, dtype=dtype) for size in (shape, (N, K), (N,)))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("shape", [(1, K), (7, K), (300, K), (2, 3, K), (2, 1, 5, K)])
+def test_values_and_gradients(shape: tuple[int, ...], with_bias: bool, dtype: torch.dtype) -> None:
+    found = []
+    for product in (linear, F.linear):
+        x, weight, bias = (tensor.requires_grad_() for tensor in tensors(shape, dtype))
+        inputs = (x, weight, bias) if with_bias else (x, weight)
+        out = product(*inputs)
+        upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+        found.append((out, *torch.autograd.grad(out, inputs, upstream)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+def test_what_is_frozen_gets_no_gradient() -> None:
+    for trained in range(3):
+        inputs = tensors((5, K))
+        inputs[trained].requires_grad_()
+        linear(*inputs).square().sum().backward()
+        expected = tensors((5, K))
+        expected[trained].requires_grad_()
+        F.linear(*expected).square().sum().backward()
+        torch.testing.assert_close(inputs[trained].grad, expected[trained].grad, rtol=1e-5, atol=1e-3)
+        assert all(tensor.grad is None for n, tensor in enumerate(inputs) if n != trained)
+    assert not linear(*tensors((5, K))).requires_grad
+
+
+def test_memory_need_not_be_in_order() -> None:
+    x, weight, bias = tensors((6, K))
+    wide = torch.stack((x, x), -1)[..., 0]
+    turned = weight.t().contiguous().t()
+    assert not wide.is_contiguous()
+    assert not turned.is_contiguous()
+    torch.testing.assert_close(linear(wide, turned, bias), F.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 17, 255, 256, 257, 900])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_prepacked_matrix_serves_any_number_of_rows(rows: int, with_bias: bool) -> None:
+    x, weight, bias = tensors((rows, K))
+    given = bias if with_bias else None
+    packed = prepack(weight)
+    assert packed is not None
+    torch.testing.assert_close(linear_prepacked(x, packed, given), F.linear(x, weight, given), rtol=1e-5, atol=1e-5)
+
+
+def test_a_prepacked_matrix_is_a_copy() -> None:
+    x, weight, _ = tensors((3, K))
+    packed, expected = prepack(weight), x @ weight.t()
+    weight.zero_()
+    assert packed is not None
+    torch.testing.assert_close(linear_prepacked(x, packed), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_double_precision_is_left_to_torch() -> None:
+    x, weight, bias = tensors((3, K), torch.float64)
+    assert prepack(weight) is None
+    assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
