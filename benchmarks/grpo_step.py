@@ -7,9 +7,10 @@ of 200 tokens. Lengths are fixed where tokens are drawn: TRL's generate gets a l
 that lets the end token come at its place alone, Hone's batch is told when a sequence is done.
 
 TRL generates by transformers, without vLLM, with gradient checkpointing off, and trains in the micro-batches named; its
-own work between two steps is not counted. `limit` is the time of the step's products with weight matrices alone, by the
-fastest kernel known, of the shapes of Hone's step. `--memory` measures the peak of resident memory of a second step, of
-each side in a process of its own; `--long` training alone, at length 2,048 beside 128, with the same number of tokens.
+own work between two steps is not counted. `limit` is the time of the step's products with weight matrices alone, of the
+shapes of Hone's step, by torch's own kernel, and beside it by the fastest that torch carries. `--memory` measures the
+peak of resident memory of a second step, of each side in a process of its own; `--long` training alone, at length
+2,048 beside 128, with the same number of tokens.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import (
+    LIMITS,
     Products,
     make_prompts,
     open_folder,
@@ -144,18 +146,19 @@ def limit(products: Products, work: Work, batch: PackedBatch) -> float:
 def compare(folder: Path, work: Work, num_rounds: int, title: str) -> None:
     """Run pairs of steps and report them."""
     step = HoneStep(folder, work)
-    products = Products(step.model)
+    limits = {"limit": Products(step.model, fastest=False), "fastest": Products(step.model, fastest=True)}
     rounds: list[dict[str, float]] = []
 
     def pair(trl_seconds: float) -> None:
         seconds, batch = step()
-        rounds.append({**seconds, "trl": trl_seconds, "limit": limit(products, work, batch)})
+        bounds = {name: limit(products, work, batch) for name, products in limits.items()}
+        rounds.append({**seconds, "trl": trl_seconds, **bounds})
         progress(len(rounds) - 1, rounds[-1])
 
     trl_steps(folder, step.prompts, work, num_rounds + 1, pair)
     labels = {
         "hone": "Hone", "rollout": "  its rollout", "update": "  its reward and update",
-        "trl": f"TRL {version('trl')}, transformers {version('transformers')}", "limit": "limit: products alone",
+        "trl": f"TRL {version('trl')}, transformers {version('transformers')}", **LIMITS,
     }  # fmt: skip
     report(title, rounds[1:], sum(work.lengths), labels, unit="completion tokens/s", peer="trl")
 

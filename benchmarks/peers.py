@@ -22,6 +22,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hone.algo.products import linear, linear_prepacked, prepack
 from hone.engine.local import sampler as sampling
@@ -32,6 +33,10 @@ from hone.models.tokenizer import Tokenizer
 from hone.types import Prompt, Rollout, SamplingParams
 
 MODELS = {"tiny": "base-tiny", "smollm2": "smollm2-135m-instruct"}
+LIMITS = {
+    "limit": "limit: products alone, by torch's own kernel",
+    "fastest": "  by the fastest kernel that torch carries",
+}
 VLLM_PYTHON = Path(".venv-bench/bin/python")
 WORDS = ["the", "answer", "is", "so", "make", "use", "of", "numbers", "now", "try", "first", "then", "last", "small"]
 
@@ -195,12 +200,14 @@ def run_trl(
 
 
 class Products:
-    """The products with a model's weight matrices alone, by the kernels and in the layouts that the model uses.
+    """The products with a model's weight matrices alone, of the shapes that the model has them.
 
-    No attention, norm, softmax, sampling or optimizer: nothing that computes a step by these products is faster.
+    By torch's own kernel, or by the fastest that torch carries, which the model uses (`hone.algo.products`). No
+    attention, norm, softmax, sampling or optimizer: nothing that computes a step by these products is faster.
     """
 
-    def __init__(self, model: Decoder) -> None:
+    def __init__(self, model: Decoder, *, fastest: bool) -> None:
+        self.linear, self.fastest = linear if fastest else functional.linear, fastest
         self.head = model.lm_head.weight.detach()
         self.body = [
             module.weight.detach()
@@ -212,12 +219,13 @@ class Products:
     @torch.inference_mode()
     def decode(self, rows: Sequence[int]) -> float:
         """Return the seconds of decoding steps with so many rows each."""
-        body, head = [_packed(weight) for weight in self.body], _packed(self.head)
+        weights = [*self.body, self.head]
+        packed = [prepack(weight) if self.fastest else None for weight in weights]
         start = time.perf_counter()
         for count in rows:
-            for (_, inner), product in body:
-                product(_buffer(count, inner))
-            head[1](_buffer(count, head[0][1]))
+            for weight, ready in zip(weights, packed, strict=True):
+                x = _buffer(count, weight.shape[1])
+                self.linear(x, weight) if ready is None else linear_prepacked(x, ready)
         return time.perf_counter() - start
 
     @torch.inference_mode()
@@ -225,8 +233,8 @@ class Products:
         """Return the seconds of prompts of so many tokens in all, with logits after the last token of each."""
         start = time.perf_counter()
         for weight in self.body:
-            linear(_buffer(tokens, weight.shape[1]), weight)
-        linear(_buffer(prompts, self.head.shape[1]), self.head)
+            self.linear(_buffer(tokens, weight.shape[1]), weight)
+        self.linear(_buffer(prompts, self.head.shape[1]), self.head)
         return time.perf_counter() - start
 
     @torch.inference_mode()
@@ -234,25 +242,17 @@ class Products:
         """Return the seconds of one micro-batch of so many tokens, forward and backward."""
         start = time.perf_counter()
         for weight in self.body:
-            _train(weight, tokens)
+            self._train(weight, tokens)
         for first in range(0, targets, self.chunk):
-            _train(self.head, min(self.chunk, targets - first))
+            self._train(self.head, min(self.chunk, targets - first))
         return time.perf_counter() - start
 
-
-def _packed(weight: Tensor) -> tuple[torch.Size, Callable[[Tensor], Tensor]]:
-    packed = prepack(weight)
-    if packed is None:
-        return weight.shape, lambda x: linear(x, weight)
-    return weight.shape, lambda x: linear_prepacked(x, packed)
-
-
-def _train(weight: Tensor, rows: int) -> None:
-    columns, inner = weight.shape
-    x, grad = _buffer(rows, inner), _buffer(rows, columns)
-    linear(x, weight)
-    linear(grad, weight.t())
-    grad.t() @ x
+    def _train(self, weight: Tensor, rows: int) -> None:
+        columns, inner = weight.shape
+        x, grad = _buffer(rows, inner), _buffer(rows, columns)
+        self.linear(x, weight)
+        self.linear(grad, weight.t())
+        grad.t() @ x
 
 
 def _buffer(rows: int, columns: int, store: dict[tuple[int, int], Tensor] = {}) -> Tensor:  # noqa: B006

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.bias import causal_lower_right
 
 from hone.types import Segment
 
@@ -122,6 +121,8 @@ def attend(qkv: Tensor, cos: Tensor, sin: Tensor, layout: Layout, heads: tuple[i
 
 def attend_by_segment(qkv: Tensor, cos: Tensor, sin: Tensor, layout: Layout, heads: tuple[int, int]) -> Tensor:
     """Do the same by torch's public attention, run after run: for other devices, and as the test's witness."""
+    from torch.nn.attention.bias import causal_lower_right  # seconds to import: it takes torch's compiler along
+
     num_q, num_kv = heads
     parts = qkv.unflatten(-1, (num_q + 2 * num_kv, -1))
     if torch.is_grad_enabled():

@@ -78,17 +78,13 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
-        self.reset_rotary()
-
-    def reset_rotary(self) -> None:
-        """Compute the rotary tables, which no folder stores; needed after building on the meta device."""
-        cos, sin = rotary_tables(self.config)
+        cos, sin = rotary_tables(config)  # which no folder stores
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
@@ -166,10 +162,22 @@ class Decoder(nn.Module):
                 linear_.packed = None
 
 
+class Embedding(nn.Embedding):
+    """The table of the tokens' vectors."""
+
+    def reset_parameters(self) -> None:
+        if self.weight.device.type != "meta":  # as for `Linear`
+            super().reset_parameters()
+
+
 class Linear(nn.Linear):
     """A projection; where there is a prepacked copy of its weights it reads that one, without gradients."""
 
     packed: Tensor | None = None
+
+    def reset_parameters(self) -> None:
+        if self.weight.device.type != "meta":  # there torch would load its compiler to draw nothing: a second
+            super().reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is None:
@@ -259,10 +267,13 @@ class Layer(nn.Module):
 
 
 def rotary_tables(config: DecoderConfig) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines [positions, D/2] of the rotary angles, scaled as `rope_scaling` says."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    """Return cosines and sines [positions, D/2] of the rotary angles, scaled as `rope_scaling` says.
+
+    On the CPU, in a model that is built on the meta device too.
+    """
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu") / config.head_dim
     frequencies = _scale_frequencies(1.0 / config.rope_theta**exponents, config.rope_scaling)
-    angles = torch.outer(torch.arange(config.max_position_embeddings, dtype=torch.float32), frequencies)
+    angles = torch.outer(torch.arange(config.max_position_embeddings, dtype=torch.float32, device="cpu"), frequencies)
     return angles.cos(), angles.sin()
 
 

@@ -59,7 +59,6 @@ def _load(folder: Path, make: Callable[[DecoderConfig], AnyDecoder], tensors: _T
         ) from error
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
-    model.reset_rotary()
     return model.requires_grad_(True)
 
 

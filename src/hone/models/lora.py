@@ -73,5 +73,4 @@ def _with_matrices(model: Decoder, matrices: dict[str, Tensor]) -> Decoder:
     plain.load_state_dict(state | matrices, assign=True)
     if model.config.tie_word_embeddings:
         plain.lm_head.weight = plain.embed_tokens.weight
-    plain.reset_rotary()
     return plain.requires_grad_(False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,16 @@ class Trainer:
         betas: tuple[float, float] = (0.9, 0.95), micro_batch_tokens: int = 4096,
     ) -> None:  # fmt: skip
         self.model, self.max_grad_norm, self.micro_batch_tokens = model, max_grad_norm, micro_batch_tokens
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.weight_decay, self.betas = weight_decay, betas
+
+    @cached_property
+    def optimizer(self) -> torch.optim.AdamW:
+        """The optimizer, made when it is first needed: torch then loads its compiler, which takes a second."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         matrices = [p for p in trained if p.ndim > 1]
         vectors = [p for p in trained if p.ndim <= 1]  # norms and biases are not decayed
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=betas, fused=True)
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        return torch.optim.AdamW([group for group in groups if group["params"]], betas=self.betas, fused=True)
 
     def forward_backward(
         self, batch: PackedBatch, token_loss: TokenLoss, *, temperature: float = 1.0
