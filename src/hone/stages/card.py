@@ -27,6 +27,7 @@ from hone.config import (
     Rows,
     SftStage,
     Stage,
+    Traces,
     parse_recipe,
 )
 from hone.models.folders import EMBEDDED
@@ -180,6 +181,8 @@ def _learns(run: Run, stage: Stage) -> str:
     match stage:
         case SftStage(data=Corpus() as corpus):
             return f"{corpus.count:,} generated pages ({corpus.source}, {corpus.variant})"
+        case SftStage(data=Traces() as traces):
+            return f"{traces.count:,} worked problems ({traces.task})"
         case SftStage(data=Rows() as rows):
             read = " and ".join(rows.stages) or label(rows.path)
             teacher = stage.teacher and (stage.teacher if run.stage(stage.teacher) else model_label(stage.teacher))
@@ -282,7 +285,8 @@ def _prompts(path: str) -> Iterator[tuple[int, str]]:
 def _languages(run: Run, name: str, learned: Sequence[Problem]) -> list[str]:
     corpora = [stage.data for stage in run.ancestors(name) if isinstance(stage, SftStage)]
     pages = {"en", "zh"} if any(isinstance(data, Corpus) for data in corpora) else set()
-    return sorted({problem.language for problem in learned} | pages)
+    traces = {"en"} if any(isinstance(data, Traces) for data in corpora) else set()
+    return sorted({problem.language for problem in learned} | pages | traces)
 
 
 def licence_table(licence: str, sources: Sequence[Source]) -> list[str]:

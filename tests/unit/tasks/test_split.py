@@ -10,6 +10,7 @@ import pytest
 from hone.tasks import GENERATORS, without_language
 from hone.tasks.split import Split, split_of
 
+ENGLISH_ONLY = {"words"}
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -55,7 +56,8 @@ def test_training_and_held_out_problems_are_disjoint_whatever_seed_and_language(
     assert not seen["train"] & seen["test"]
     assert not seen["validation"] & seen["test"]
     # The same problem was met in both languages, so that the disjointness above is one across languages.
-    assert sum(len(found) == 2 for found in languages.values()) > 200
+    if task not in ENGLISH_ONLY:
+        assert sum(len(found) == 2 for found in languages.values()) > 200
 
 
 @pytest.mark.parametrize("task", ["countdown", "gcd"])
