@@ -67,9 +67,10 @@ def sample_lengths(
             wanted.update(zip(fresh, remaining, strict=False))
             return fresh
 
-        def _note(self, sequence: sampling.Running, token: int, logprob: float) -> None:
-            super()._note(sequence, token, logprob)
-            sequence.finish_reason = "length" if len(sequence.ids) == wanted[sequence] else None
+        def _draw_alike(self, hidden: Tensor, sequences: Sequence[sampling.Running]) -> None:
+            super()._draw_alike(hidden, sequences)
+            for sequence in sequences:
+                sequence.finish_reason = "length" if len(sequence.ids) == wanted[sequence] else None
 
     with patch.object(sampling, "Batch", FixedLengths):
         groups = sampler.sample(prompts, SamplingParams(max_tokens=max(lengths)), seed=seed)

@@ -72,10 +72,6 @@ class TransformersEngine(LocalEngine):
         model: Any = self.model
         return int(model.config.get_text_config().vocab_size)
 
-    @property
-    def num_positions(self) -> int:
-        return num_positions(self.model)
-
     def keep_teacher(self, folder: Path) -> None:
         raise HoneError(
             "a model that is run through transformers cannot learn a teacher's distribution; "
@@ -159,7 +155,7 @@ class GenerateSampler(Sampler):
         self, prompts: Sequence[Prompt], params: SamplingParams, *, seed: int, policy_version: int = 0,
         on_finish: Callable[[int], None] | None = None, on_token: Callable[[int, int], None] | None = None,
     ) -> list[list[Rollout]]:  # fmt: skip
-        _check(prompts, params, num_positions(self.model))
+        self._check(prompts, params)
         owners = [prompt for prompt in prompts for _ in range(prompt.num_samples)]
         uniforms = np.random.default_rng(seed).random((len(owners), params.max_tokens), np.float32)
         sequences = [Running(params, row) for row in uniforms]
@@ -169,11 +165,12 @@ class GenerateSampler(Sampler):
             self._generate(owners[chosen], rows, params.max_tokens)
             if on_finish:
                 on_finish(min(chosen.stop, len(sequences)))
-        drawn = iter(sequences)
-        return [
-            [self._rollout(next(drawn), prompt, policy_version) for _ in range(prompt.num_samples)]
-            for prompt in prompts
-        ]
+        return self._grouped(sequences, prompts, policy_version)
+
+    @property
+    def num_positions(self) -> int:
+        """How many tokens a prompt and its completion may have together; a model that states none takes any number."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
 
     def _generate(self, prompts: Sequence[Prompt], rows: _Rows, max_tokens: int) -> None:
         """Complete left-padded prompts."""
@@ -209,7 +206,7 @@ class _Rows:
         rows = [row for row, sequence in enumerate(self.sequences) if sequence.finish_reason is None]
         drawn, logprobs = _draw(logits[rows].float(), [self.sequences[row] for row in rows])
         for row, token, logprob in zip(rows, drawn.tolist(), logprobs.tolist(), strict=True):
-            self._note(self.sequences[row], token, logprob)
+            self.sequences[row].note(token, logprob, self.tokenizer)
             if self.on_token:
                 self.on_token(self.first + row, token)
         chosen = torch.full((len(logits),), self.tokenizer.eos_id)
@@ -218,18 +215,6 @@ class _Rows:
 
     def ended(self, ids: Tensor, _: Any, **settings: Any) -> Tensor:
         return torch.tensor([sequence.finish_reason is not None for sequence in self.sequences])
-
-    def _note(self, sequence: Running, token: int, logprob: float) -> None:
-        sequence.ids.append(token)
-        sequence.logprobs.append(logprob)
-        # Every token adds at least one byte, so a stop text that has just appeared lies in this many last ones.
-        stops = (
-            text in self.tokenizer.decode(sequence.ids[-len(text.encode()) - 1 :]) for text in sequence.params.stop
-        )
-        if token == self.tokenizer.eos_id or any(stops):
-            sequence.finish_reason = "stop"
-        elif len(sequence.ids) == sequence.params.max_tokens:
-            sequence.finish_reason = "length"
 
 
 def _draw(logits: Tensor, sequences: Sequence[Running]) -> tuple[Tensor, Tensor]:
@@ -244,19 +229,3 @@ def _draw(logits: Tensor, sequences: Sequence[Running]) -> tuple[Tensor, Tensor]
         uniforms = np.array([sequence.uniforms[len(sequence.ids)] for sequence in sequences], np.float32)
         ids = inverse_cdf(truncate(logprobs.exp(), params), torch.from_numpy(uniforms))
     return ids, logprobs.gather(-1, ids[:, None])[:, 0]
-
-
-def num_positions(model: Any) -> int:
-    """Return how many positions a model has; a model that states none takes any number."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
-
-
-def _check(prompts: Sequence[Prompt], params: SamplingParams, positions: int) -> None:
-    longest = max(len(prompt.ids) for prompt in prompts) + params.max_tokens
-    if longest > positions:
-        raise HoneError(
-            f"a prompt and its {params.max_tokens} new tokens come to {longest}, "
-            f"but the model has {positions} positions; lower max_tokens"
-        )
-    if any(not len(prompt.ids) for prompt in prompts):
-        raise HoneError("a prompt is empty: the model has nothing to continue")

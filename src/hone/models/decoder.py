@@ -61,6 +61,11 @@ class DecoderConfig:
         key = self.num_key_value_heads * self.head_dim
         return self.num_attention_heads * self.head_dim, key, key
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that one token's keys and values take, in float32."""
+        return 8 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
+
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
             raise HoneError(

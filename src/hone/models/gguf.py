@@ -46,8 +46,8 @@ _DTYPES = {
     torch.bfloat16: (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
 }
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-Rows = np.ndarray[Any, Any]
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+Rows = np.ndarray[Any, Any]
 
 
 def _split(digits: str) -> Any:
@@ -145,7 +145,7 @@ def _divisors(config: DecoderConfig) -> Rows:
 
 def _weights(file: Path, config: DecoderConfig, tensors: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights as float32 under Hugging Face's names."""
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    heads = _turned_heads(config)
     for name, tensor in tensors.items():
         if name == _ROPE_FREQS:
             continue
@@ -160,6 +160,11 @@ def _weights(file: Path, config: DecoderConfig, tensors: dict[str, Any]) -> Iter
             yield f"model.layers.{layer.removeprefix('blk.')}.{_BLOCK[part]}.{kind}", torch.from_numpy(weight)
         else:
             raise HoneError(f"{file}: tensor {name} is not one that the decoder has")
+
+
+def _turned_heads(config: DecoderConfig) -> dict[str, int]:
+    """Return the projections that are turned by position, by their GGUF names, and how many heads each has."""
+    return {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
 
 
 def halves(rows: Rows, heads: int) -> Rows:
@@ -232,7 +237,7 @@ def _add_config(writer: gguf.GGUFWriter, config: DecoderConfig) -> None:
 def _add_weights(writer: gguf.GGUFWriter, folder: Path, config: DecoderConfig, dtype: torch.dtype) -> None:
     top = {theirs: ours for ours, theirs in _TOP.items()}
     block = {theirs: ours for ours, theirs in _BLOCK.items()}
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    heads = _turned_heads(config)
     for name, tensor in read_tensors(folder):
         place, _, kind = name.rpartition(".")
         number, _, part = place.removeprefix("model.layers.").partition(".")

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hone.models.tokenizer import Tokenizer
+from hone.rewards.format import TAGS
 
-OPENING, CLOSING = "<think>", "</think>"
+OPENING, CLOSING = TAGS[:2]
 
 
 class Piece(NamedTuple):

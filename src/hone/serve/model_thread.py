@@ -68,8 +68,7 @@ class ModelThread:
     def __init__(self, engine: LocalEngine, *, max_rows: int, max_waiting: int) -> None:
         self.engine, self.max_rows, self.max_waiting = engine, max_rows, max_waiting
         config = engine.model.config
-        position_bytes = 8 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-        self.num_positions = min(config.max_position_embeddings, CACHE_BYTES // (position_bytes * max_rows))
+        self.num_positions = min(config.max_position_embeddings, CACHE_BYTES // (config.cache_bytes * max_rows))
         self._batch = self._new_batch()
         self._changed = threading.Condition()
         # Shared, under `_changed`: the sequences that each request still has coming, and what the thread has to do.

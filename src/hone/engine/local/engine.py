@@ -87,7 +87,7 @@ class LocalEngine:
     @property
     def num_positions(self) -> int:
         """How many tokens a prompt and its completion may have together."""
-        return self.model.config.max_position_embeddings
+        return self.sampler.num_positions
 
     @property
     def num_teacher_parameters(self) -> int:

@@ -39,6 +39,19 @@ class Running:
     likeliest: list[list[tuple[int, float]]] = field(default_factory=list)  # a list a token, if asked for
     finish_reason: FinishReason | None = None
 
+    def note(self, token: int, logprob: float, tokenizer: Tokenizer) -> None:
+        """Add a token with its log-probability, and see whether it ends the completion."""
+        self.ids.append(token)
+        self.logprobs.append(logprob)
+        if token == tokenizer.eos_id or (self.params.stop and self._stopped(tokenizer)):
+            self.finish_reason = "stop"
+        elif len(self.ids) == self.params.max_tokens:
+            self.finish_reason = "length"
+
+    def _stopped(self, tokenizer: Tokenizer) -> bool:
+        # Every token adds at least one byte, so a stop text that has just appeared lies in this many last ones.
+        return any(text in tokenizer.decode(self.ids[-len(text.encode()) - 1 :]) for text in self.params.stop)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -74,21 +87,17 @@ class Batch:
     def extend(self, requests: Sequence[Request]) -> list[Running]:
         """Prefill prompts in one pass; return their running sequences, in order. The rows must be free."""
         first, start = len(self.active), 0
-        places, counts = [], []
+        places, last = [], []
         for request in requests:
-            place = (
-                slice(start, start + len(request.ids)),
-                slice(len(self.active), len(self.active) + len(request.uniforms)),
-            )
-            places.append(place)
-            counts.append(len(request.uniforms))
-            start = place[0].stop
+            end, row = start + len(request.ids), len(self.active)
+            places.append((slice(start, end), slice(row, row + len(request.uniforms))))
+            last += [end - 1] * len(request.uniforms)
+            start = end
             self.active += [Running(request.params, uniforms) for uniforms in request.uniforms]
         ids = torch.as_tensor(np.concatenate([np.asarray(request.ids, np.int64) for request in requests]))
         layout = Layout.of([Segment(len(request.ids)) for request in requests])
         hidden = self.model.flat(ids.to(self._device), layout, self.cache.prompts(places))
-        last = torch.tensor([tokens.stop - 1 for tokens, _ in places]).repeat_interleave(torch.tensor(counts))
-        self._hidden = torch.cat((self._hidden[:first], hidden[last.to(self._device)]))
+        self._hidden = torch.cat((self._hidden[:first], hidden[torch.tensor(last, device=self._device)]))
         return self.active[first:]
 
     @torch.inference_mode()
@@ -145,24 +154,11 @@ class Batch:
             ids = inverse_cdf(truncate(probs, params), torch.from_numpy(uniforms).to(probs.device))
         logprobs = probs.gather(-1, ids[:, None])[:, 0].log()
         for sequence, token, logprob in zip(sequences, ids.tolist(), logprobs.tolist(), strict=True):
-            self._note(sequence, token, logprob)
+            sequence.note(token, logprob, self.tokenizer)
         if params.num_likeliest:
             found = [part.tolist() for part in probs.log().topk(min(params.num_likeliest, probs.shape[-1]))]
             for sequence, values, tokens in zip(sequences, *found, strict=True):
                 sequence.likeliest.append(list(zip(tokens, values, strict=True)))
-
-    def _note(self, sequence: Running, token: int, logprob: float) -> None:
-        sequence.ids.append(token)
-        sequence.logprobs.append(logprob)
-        if token == self.tokenizer.eos_id or (sequence.params.stop and self._stopped(sequence)):
-            sequence.finish_reason = "stop"
-        elif len(sequence.ids) == sequence.params.max_tokens:
-            sequence.finish_reason = "length"
-
-    def _stopped(self, sequence: Running) -> bool:
-        # Every token adds at least one byte, so a stop text that has just appeared lies in this many last ones.
-        stop = sequence.params.stop
-        return any(text in self.tokenizer.decode(sequence.ids[-len(text.encode()) - 1 :]) for text in stop)
 
     @property
     def _device(self) -> torch.device:
@@ -187,7 +183,7 @@ class Sampler:
         self._check(prompts, params)
         total = sum(prompt.num_samples for prompt in prompts)
         num_positions = max(len(prompt.ids) for prompt in prompts) + params.max_tokens
-        rows = min(self.max_rows, total, max(1, CACHE_BYTES // self._row_bytes(num_positions)))
+        rows = min(self.max_rows, total, max(1, CACHE_BYTES // (self.model.config.cache_bytes * num_positions)))
         batch = Batch(self.model, self.tokenizer, max_rows=rows, num_positions=num_positions)
         uniforms = np.random.default_rng(seed).random((total, params.max_tokens), np.float32)
         waiting = _requests(prompts, params, uniforms)
@@ -207,25 +203,31 @@ class Sampler:
                 if on_finish and batch.num_active < len(drawn):
                     num_finished += len(drawn) - batch.num_active
                     on_finish(num_finished)
+        return self._grouped(sequences, prompts, policy_version)
+
+    @property
+    def num_positions(self) -> int:
+        """How many tokens a prompt and its completion may have together."""
+        return self.model.config.max_position_embeddings
+
+    def _check(self, prompts: Sequence[Prompt], params: SamplingParams) -> None:
+        longest = max(len(prompt.ids) for prompt in prompts) + params.max_tokens
+        if longest > self.num_positions:
+            raise HoneError(
+                f"a prompt and its {params.max_tokens} new tokens come to {longest}, "
+                f"but the model has {self.num_positions} positions; lower max_tokens"
+            )
+        if any(not len(prompt.ids) for prompt in prompts):
+            raise HoneError("a prompt is empty: the model has nothing to continue")
+
+    def _grouped(
+        self, sequences: Sequence[Running], prompts: Sequence[Prompt], policy_version: int
+    ) -> list[list[Rollout]]:
+        """Return finished sequences, in order, as the rollouts of each prompt."""
         done = iter(sequences)
         return [
             [self._rollout(next(done), prompt, policy_version) for _ in range(prompt.num_samples)] for prompt in prompts
         ]
-
-    def _row_bytes(self, num_positions: int) -> int:
-        config = self.model.config
-        return 8 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * num_positions
-
-    def _check(self, prompts: Sequence[Prompt], params: SamplingParams) -> None:
-        longest = max(len(prompt.ids) for prompt in prompts) + params.max_tokens
-        limit = self.model.config.max_position_embeddings
-        if longest > limit:
-            raise HoneError(
-                f"a prompt and its {params.max_tokens} new tokens come to {longest}, "
-                f"but the model has {limit} positions; lower max_tokens"
-            )
-        if any(not len(prompt.ids) for prompt in prompts):
-            raise HoneError("a prompt is empty: the model has nothing to continue")
 
     def _rollout(self, sequence: Running, prompt: Prompt, policy_version: int) -> Rollout:
         assert sequence.finish_reason is not None

@@ -102,7 +102,7 @@ class Trainer:
         self, samples: Sequence[Sample], *, temperature: float = 1.0, model: Decoder | None = None
     ) -> list[Floats]:
         """Return the log-probabilities [T] of each sample's completion, under another model where one is given."""
-        # The weight of a token carries its sample's number through the sorting.
+        # The weight of a token carries its sample's number through the packing.
         batch = pack(samples, range(len(samples)), micro_batch_tokens=self.micro_batch_tokens)
         found: list[Floats] = [np.empty(0, np.float32)] * len(samples)
         for micro_batch in batch.micro_batches:
