@@ -1,13 +1,12 @@
-"""Word problems in plain English about things that people have, and worked traces in several manners for a cold start.
+"""Word problems in plain English about things that people have, and worked traces in two manners for a cold start.
 
 A problem is a story: someone has things, gets and gives some, and a question ends it. Its quantities, `num_numbers` of
 them, say how hard it is: a sum for each but the first. Every value on the way is whole and from 0 to 99. Names, things
 and wordings are drawn and change nothing, so two stories with the same arithmetic are the same problem, and fall in the
 same split. The module knows problems, answers and how to write one down; it does not know how an answer is checked.
 
-Traces come in three manners, as people write them down: `terse` says all of it in one line, `steps` a sum after the
-other, `careful` splits each sum that carries or borrows into easy ones. All are true. Which of them a model gets right
-most often is not said here: reinforcement learning has to find it out.
+Traces come in two manners, as people write them: `terse` says all of it in one line, `steps` a sum after the other.
+Both are true. Which of them a model gets right more often is not said here: reinforcement learning has to find it out.
 """
 
 from __future__ import annotations
@@ -195,8 +194,8 @@ def traces(seed: int, *, count: int, num_numbers: Sequence[int]) -> list[Example
 
 
 def _worked(rng: random.Random, story: Story) -> Example:
-    """Write down how a story is solved, in any of the manners, sometimes with the last sum checked, and the answer."""
-    thoughts = rng.choice(list(MANNERS.values()))(story)
+    """Write down how a story is solved, in either manner, sometimes with the last sum checked, and the answer."""
+    thoughts = rng.choice(MANNERS)(story)
     if rng.random() < CHECK:
         thoughts += f" Check: {_inverse(story.sums[-1])}."
     return Example(
@@ -215,48 +214,7 @@ def steps(story: Story) -> str:
     return " ".join(f"{step}." for step in story.sums)
 
 
-def careful(story: Story) -> str:
-    """Write `40 - 9: 40 - 10 = 30, 30 + 1 = 31. 31 + 4 = 35.`"""
-    return " ".join(f"{_carefully(step)}." for step in story.sums)
-
-
-MANNERS: dict[str, Callable[[Story], str]] = {"terse": terse, "steps": steps, "careful": careful}
-
-
-def _carefully(step: Sum) -> str:
-    parts = split_sum(step)
-    return str(step) if len(parts) == 1 else f"{step.left} {step.op} {step.right}: {', '.join(map(str, parts))}"
-
-
-def split_sum(step: Sum) -> list[Sum]:
-    """Split a sum into ones that neither carry nor borrow nor leave the tables; one that does not is returned alone.
-
-    25 + 9 goes by 25 + 5 = 30, 30 + 4 = 34; 40 - 9 by 40 - 10 = 30, 30 + 1 = 31; 27 * 3 by 20 * 3 = 60, 7 * 3 = 21,
-    60 + 21 = 81; 84 / 4 by 80 / 4 = 20, 4 / 4 = 1, 20 + 1 = 21.
-    """
-    left, op, right, value = step
-    if op == "+":
-        return _split_addition(left, right)
-    if op == "-" and right < 10 and left % 10 < right:
-        return [Sum(left, "-", 10, left - 10), Sum(left - 10, "+", 10 - right, value)]
-    # The part of a product or a dividend that gives whole tens; the rest stays within the tables.
-    tens = left // 10 * 10 if op == "*" else value // 10 * 10 * right
-    if op == "-" or tens in (0, left):
-        return [step]
-    parts = [Sum(part, op, right, _OPERATIONS[op](part, right)) for part in (tens, left - tens)]
-    return [*parts, Sum(parts[0].value, "+", parts[1].value, value)]
-
-
-def _split_addition(left: int, right: int) -> list[Sum]:
-    tens, ones = right // 10 * 10, right % 10
-    pieces = [tens, ones] if left % 10 + ones < 10 else [tens, 10 - left % 10, ones - (10 - left % 10)]
-    if left % 10 + ones < 10 and (not tens or not ones or left % 10 == 0):
-        pieces = [right]
-    found = []
-    for piece in filter(None, pieces):
-        found.append(Sum(left, "+", piece, left + piece))
-        left += piece
-    return found
+MANNERS: tuple[Callable[[Story], str], ...] = (terse, steps)
 
 
 def _inverse(step: Sum) -> Sum:

@@ -13,7 +13,7 @@ from hone.rewards.grammar import parse
 from hone.rewards.verifiers import verify
 from hone.tasks import problems
 from hone.tasks.split import Split, split_of
-from hone.tasks.words import MAX_VALUE, Story, Sum, careful, split_sum, steps, stories, terse, traces
+from hone.tasks.words import MAX_VALUE, Story, Sum, steps, stories, terse, traces
 from hone.types import Problem, Verdict
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -63,48 +63,12 @@ def test_a_story_worked_by_hand() -> None:
 
 def test_the_manners_of_a_story_worked_by_hand() -> None:
     found = {arithmetic_of(story.problem): story for split in SPLITS for story in draw(20_000, split=split)}
-    assert [manner(found["40-9+4"]) for manner in (terse, steps, careful)] == [
+    assert [manner(found["40-9+4"]) for manner in (terse, steps)] == [
         "40 - 9 + 4 = 35.",
         "40 - 9 = 31. 31 + 4 = 35.",
-        "40 - 9: 40 - 10 = 30, 30 + 1 = 31. 31 + 4 = 35.",
     ]
     assert terse(found["14-9*3"]) == "(14 - 9) * 3 = 15."
     assert terse(found["5*4&3"]) == "5 * 4 + 5 * 4 + 3 = 43."
-
-
-@pytest.mark.parametrize(
-    ("whole", "parts"),
-    [
-        (Sum(25, "+", 4, 29), ["25 + 4 = 29"]),
-        (Sum(25, "+", 9, 34), ["25 + 5 = 30", "30 + 4 = 34"]),
-        (Sum(25, "+", 13, 38), ["25 + 10 = 35", "35 + 3 = 38"]),
-        (Sum(27, "+", 19, 46), ["27 + 10 = 37", "37 + 3 = 40", "40 + 6 = 46"]),
-        (Sum(20, "+", 14, 34), ["20 + 14 = 34"]),
-        (Sum(40, "-", 9, 31), ["40 - 10 = 30", "30 + 1 = 31"]),
-        (Sum(39, "-", 9, 30), ["39 - 9 = 30"]),
-        (Sum(6, "*", 6, 36), ["6 * 6 = 36"]),
-        (Sum(20, "*", 3, 60), ["20 * 3 = 60"]),
-        (Sum(27, "*", 3, 81), ["20 * 3 = 60", "7 * 3 = 21", "60 + 21 = 81"]),
-        (Sum(36, "/", 6, 6), ["36 / 6 = 6"]),
-        (Sum(60, "/", 3, 20), ["60 / 3 = 20"]),
-        (Sum(84, "/", 4, 21), ["80 / 4 = 20", "4 / 4 = 1", "20 + 1 = 21"]),
-    ],
-    ids=str,
-)
-def test_a_sum_is_split_where_it_carries_borrows_or_leaves_the_tables(whole: Sum, parts: list[str]) -> None:
-    assert [str(part) for part in split_sum(whole)] == parts
-
-
-def test_the_parts_of_a_sum_are_true_and_easy_and_end_in_its_value() -> None:
-    for whole in {whole for story in draw(3000, num_numbers=4) for whole in story.sums}:
-        parts = split_sum(whole)
-        for left, op, right, value in parts:
-            assert value == {"+": left + right, "-": left - right, "*": left * right, "/": left / right}[op]
-            if op == "+":
-                assert (left % 10 + right % 10 <= 10) or (len(parts) == 3 and whole.op != "+")
-            if op == "-":
-                assert left % 10 >= right % 10
-        assert parts[-1].value == whole.value
 
 
 def test_each_line_of_a_story_comes_to_its_answer() -> None:
@@ -177,14 +141,10 @@ def test_every_trace_is_right_well_formed_and_without_a_slip() -> None:
     assert 0.05 < checked / 600 < 0.15
 
 
-def test_traces_are_in_every_manner_about_equally_often() -> None:
-    """Count signs of a manner: `: 4` splits a sum, and three numbers without a split or a second sum are one line."""
+def test_traces_are_in_either_manner_about_equally_often() -> None:
     thoughts = [split_completion(example.completion).think.partition(" Check")[0] for example in traces(
         0, count=900, num_numbers=(4,))]  # fmt: skip
-    in_one_line = sum(text.count("=") == 1 for text in thoughts) / 900
-    split = sum(":" in text for text in thoughts) / 900
-    assert 0.28 < in_one_line < 0.39
-    assert 0.25 < split < 0.36  # nearly every story of four numbers has a sum to be split
+    assert 0.45 < sum(text.count("=") == 1 for text in thoughts) / 900 < 0.55
 
 
 def test_a_wrong_answer_is_wrong() -> None:
