@@ -122,7 +122,7 @@ def rejected_by(problem: Problem, rollout: Rollout, score: Score, filters: Filte
         "wrong": score.verdict is Verdict.WRONG,
         "cut": rollout.finish_reason == "length",
         "format": not parts.has_form(filters.format),
-        "language": language is None or language < filters.min_language,
+        "language": language is not None and language < filters.min_language,
         "repetition": behaviour.repetition > filters.max_repetition,
         "loop": behaviour.loops,
         "paragraph": behaviour.longest_paragraph > filters.max_paragraph,
