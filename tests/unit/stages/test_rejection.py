@@ -65,6 +65,7 @@ def scored(verdict: Verdict = Verdict.RIGHT) -> Score:
         ("so it is </think> 2 + 3", {"format": "tolerant"}, ""),
         (RIGHT.replace("try", "试"), {}, "language"),
         (RIGHT.replace("try", "试"), {"min_language": 0.5}, ""),
+        ("<think> 2 + 3 = 5. </think> <answer> 2 + 3 </answer>", {}, ""),  # without words it mixes no languages
         (RIGHT.replace("right", "right " + "try 2 + 3 = 6 high " * 4), {}, "repetition"),
         (
             RIGHT.replace("right", "right " + "try again " * 30),
