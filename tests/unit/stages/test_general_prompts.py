@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from rich.console import Console
 
 from hone.config import RlStage, parse_recipe
@@ -89,6 +90,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Make a policy and two reward models of random weights."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "policy").mkdir()
+    torch.manual_seed(0)  # of some random weights two texts are as harmless as each other to four digits
     LocalEngine(Decoder(SMALL), tiny_tokenizer()).save(folder / "policy")
     reading: dict[str, Reads] = {"useful": "summary", "harmfree": "response"}
     for number, (name, reads) in enumerate(reading.items()):
