@@ -195,7 +195,7 @@ def traces(seed: int, *, count: int, num_numbers: Sequence[int]) -> list[Example
 
 def _worked(rng: random.Random, story: Story) -> Example:
     """Write down how a story is solved, in either manner, sometimes with the last sum checked, and the answer."""
-    thoughts = rng.choice(MANNERS)(story)
+    thoughts = rng.choice((terse, steps))(story)
     if rng.random() < CHECK:
         thoughts += f" Check: {_inverse(story.sums[-1])}."
     return Example(
@@ -212,9 +212,6 @@ def terse(story: Story) -> str:
 def steps(story: Story) -> str:
     """Write `40 - 9 = 31. 31 + 4 = 35.`"""
     return " ".join(f"{step}." for step in story.sums)
-
-
-MANNERS: tuple[Callable[[Story], str], ...] = (terse, steps)
 
 
 def _inverse(step: Sum) -> Sum:
