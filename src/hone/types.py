@@ -94,7 +94,7 @@ class Problem:
     (`rewards.verifiers`, `rewards.extract`). `answer` is what the verifier compares with: a number, a formula, a
     letter, for Countdown one right expression, for code a right program where there is one. `setup` is code that
     precedes a program, such as imports. `asked` is the question without the prompt around it; empty where they are
-    the same.
+    the same. `tags` say what a benchmark is broken down by, e.g. `{"subject": "Algebra", "level": "3"}`.
     Example: `Problem(id="countdown/3-8-8=61", task="countdown", messages=(...), answer="8 * 8 - 3",
     verifier="expression", language="en")`.
     """
@@ -109,6 +109,7 @@ class Problem:
     tests: tuple[CodeTest, ...] = ()
     setup: str = ""
     asked: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def question(self) -> str:

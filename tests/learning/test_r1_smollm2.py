@@ -26,6 +26,6 @@ def test_the_quick_preset_carries_out_the_whole_recipe(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert len(summary["claims"]) == len(recipe.claim)
     measured = {model["stage"]: model for model in summary["models"] if model["benchmark"] == "words-3/test"}
-    assert set(measured) == {"base", "cold_start", "reasoning_rl_easy", "reasoning_rl", "sft", "more_traces"}
+    assert set(measured) == {"base", "cold_start", "reasoning_rl", "sft", "more_traces"}
     # Eight steps teach some of the form; the sums take the whole recipe.
     assert measured["base"]["format_share"] < 0.1 < measured["cold_start"]["format_share"]

@@ -1,0 +1,1 @@
+"""Evaluation that anyone can check again: outputs are stored once, and scored as often as one likes."""
