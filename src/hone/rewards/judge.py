@@ -11,21 +11,16 @@ preflight tries that (`ATTACKS`). The module does not know whether a server or a
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.client import HTTPResponse
 from typing import NamedTuple
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
+from hone.http import NoResponse, Response, Unreachable, is_address, line, send
 from hone.rewards.extract import extract
 from hone.types import HoneError, Problem, RunError, Verdict, Verified
 
@@ -211,8 +206,6 @@ KEY = "HONE_JUDGE_KEY"
 ATTEMPTS = 3
 GIVE_UP_AFTER = 8  # prompts, none of which got a reply
 MAX_BYTES = 4 * 2**20  # of a response
-_ADDRESS = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[!-~]*)?")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def endpoint_ask(
@@ -224,24 +217,16 @@ def endpoint_ask(
     A reply that does not come is asked for again, after `backoff` seconds at first. A server that cannot be reached,
     refuses the key or knows no such model is an error.
     """
-    if not _ADDRESS.fullmatch(endpoint):
+    if not is_address(endpoint):
         raise HoneError(f"judge.endpoint = {endpoint!r} is no address; write it as http://localhost:8000/v1")
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise HoneError(f"{KEY} holds characters that no key has: set it again")
-    # A server of this machine is never asked for through a proxy; a redirect would carry the key elsewhere.
-    proxies = [ProxyHandler({})] if urlsplit(endpoint).hostname in _LOOPBACK else []
     server = _Server(
         url=endpoint.rstrip("/") + "/chat/completions", model=model, key=key, max_tokens=max_tokens,
         temperature=temperature, parallel=parallel, timeout=timeout, backoff=backoff,
-        opener=build_opener(_NoRedirect, *proxies),
     )  # fmt: skip
     return server.ask
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """Follow none: the answer is then an error with its status."""
 
 
 class _Again(Exception):
@@ -262,7 +247,6 @@ class _Server:
     parallel: int
     timeout: float
     backoff: float
-    opener: OpenerDirector
 
     @property
     def name(self) -> str:
@@ -304,46 +288,27 @@ class _Server:
             "temperature": self.temperature,
         }
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = Request(self.url, json.dumps(body).encode(), headers)
-        deadline = time.monotonic() + self.timeout
         try:
-            with self.opener.open(request, timeout=self.timeout) as response:
-                return _content(_read(response, deadline))
-        except HTTPError as error:
-            with error:
-                return self._refused(error)
-        except URLError as error:
-            broke_later = isinstance(error.reason, BrokenPipeError | ConnectionResetError)
-            raise _Again(_line(error.reason), unreachable=not broke_later) from error
-        except TimeoutError as error:
-            raise _Again(f"none within {self.timeout:g} s") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _Again(f"the connection broke ({type(error).__name__})") from error
+            response = send(
+                self.url, json.dumps(body).encode(), headers, timeout=self.timeout, max_bytes=MAX_BYTES
+            )
+        except NoResponse as error:
+            raise _Again(str(error), unreachable=isinstance(error, Unreachable)) from error
+        return self._refused(response) if response.error else _content(response.body)
 
-    def _refused(self, error: HTTPError) -> NoReply:
+    def _refused(self, response: Response) -> NoReply:
         """Tell apart what waiting mends, what the user must mend, and what is the matter of one prompt."""
-        status = f"{error.code} {_line(error.reason)}"
-        if error.code in (408, 429) or error.code >= 500:
-            raise _Again(f"status {status}", wait=_retry_after(error, self.timeout))
-        if error.code in (401, 402, 403):
+        status = f"{response.status} {response.reason}"
+        said = response.said() or "it says nothing"
+        if response.status in (408, 429) or response.status >= 500:
+            raise _Again(f"status {status}", wait=min(response.retry_after(), self.timeout))
+        if response.status in (401, 402, 403):
             raise HoneError(f"{self.name} refuses: {status}; set {KEY} to a key that it accepts")
-        if error.code in (404, 405):
-            raise HoneError(f"{self.name}: {status}: {_said(error)}; correct judge.model, or judge.endpoint (.../v1)")
-        if error.code < 400:
-            raise HoneError(f"{self.name} redirects to {_line(error.headers['Location'])}: correct judge.endpoint")
-        return NoReply(f"no reply from the judge: status {status}: {_said(error)}")
-
-
-def _read(response: HTTPResponse, deadline: float) -> bytes:
-    """Read a response that may come in drops or without end."""
-    parts = bytearray()
-    while part := response.read1(2**16):
-        parts += part
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        if len(parts) > MAX_BYTES:
-            raise _Again(f"longer than {MAX_BYTES} bytes")
-    return bytes(parts)
+        if response.status in (404, 405):
+            raise HoneError(f"{self.name}: {status}: {said}; correct judge.model, or judge.endpoint (.../v1)")
+        if response.status < 400:
+            raise HoneError(f"{self.name} redirects to {line(response.headers.get('location'))}: correct judge.endpoint")
+        return NoReply(f"no reply from the judge: status {status}: {said}")
 
 
 def _content(body: bytes) -> str | NoReply:
@@ -358,20 +323,3 @@ def _content(body: bytes) -> str | NoReply:
         case {"choices": [{"message": {"content": str(text)}}, *_]}:
             return text
     raise _Again("JSON that is no chat completion")
-
-
-def _retry_after(error: HTTPError, longest: float) -> float:
-    seconds = error.headers.get("Retry-After", "")
-    return min(float(seconds), longest) if seconds.isdecimal() else 0.0
-
-
-def _said(error: HTTPError) -> str:
-    try:
-        return _line(error.read(2000).decode("utf-8", "replace")) or "it says nothing"
-    except (OSError, http.client.HTTPException):
-        return "it says nothing"
-
-
-def _line(text: object) -> str:
-    """Return what a server said as a short line that is safe to print."""
-    return "".join(c for c in " ".join(str(text).split()) if c.isprintable())[:200]
