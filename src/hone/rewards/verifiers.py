@@ -13,6 +13,7 @@ from typing import Protocol
 from hone.rewards.arithmetic import Expression, Number
 from hone.rewards.code import Code
 from hone.rewards.extract import extract
+from hone.rewards.instructions import Instructions
 from hone.rewards.judge import Judge
 from hone.rewards.maths import canonical, check_reference, equivalent_all
 from hone.rewards.rubric import Rubric
@@ -105,6 +106,7 @@ VERIFIERS: dict[str, Verifier] = {
     "code": Code(),
     "rubric": Rubric(),
     "judge": Judge(),  # `stages.judge` opens the one that a stage names
+    "instructions": Instructions(),
 }
 
 
