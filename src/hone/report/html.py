@@ -1,22 +1,20 @@
 """Write the report of a run or a study: one HTML file that opens offline, whatever state the run is in.
 
-Reads the JSON and Parquet files of the run folder alone; it knows no stage, no engine and no recipe model. What
-models wrote is untrusted: it reaches the page as JSON that no text can close, and is set there as text.
+Reads the JSON and Parquet files of the run folder alone; it knows no stage, no engine and no recipe model.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from hone.report.charts import Row
-from hone.report.figures import Figure, benchmarks, hero
+from hone.report.figures import benchmarks, hero
 from hone.report.gather import COMPUTE, Detail, base_model, flat, gather_stages, read_json
 from hone.report.graph import HEIGHT, WIDTH, place
+from hone.report.page import render, write_page
 from hone.types import HoneError
 
 MAX_BYTES = 6_000_000
@@ -31,13 +29,10 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """
     out = out or run / "report.html"
     for detail in DETAILS:
-        page = _render(_run(run, detail) or _study(run, out)).encode()
+        page = _render(_run(run, detail) or _study(run, out))
         if len(page) <= MAX_BYTES:
             break
-    unfinished = out.with_name(out.name + ".tmp")
-    unfinished.write_bytes(page)
-    os.replace(unfinished, out)
-    return out
+    return write_page(out, page)
 
 
 def _run(run: Path, detail: Detail) -> Row | None:
@@ -117,42 +112,14 @@ def _graph(recipe: Sequence[Row], stages: Sequence[Row], models: Sequence[Row]) 
     return graph | {"boxes": boxes, "box": (WIDTH, HEIGHT)}
 
 
-def _render(page: Row) -> str:
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise HoneError(f"the report needs {error.name}: pip install 'hone-r1[report]'") from error
+def _render(page: Row) -> bytes:
     charts = [chart for stage in page["stages"] for chart in stage["charts"]]
     charts += [benchmark["budget"] for benchmark in page["benchmarks"] if benchmark["budget"]]
-    for number, chart in enumerate(charts):
-        chart["id"] = f"chart-{number}"
-
-    package = resources.files("hone.report")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template.filters |= {
-        "duration": _duration, "figure": _figure, "percent": _percent, "stamp": _stamp, "count": _count,
-        "parameters": _parameters, "cut": _cut,
-    }  # fmt: skip
-    return template.from_string((package / "report.html.jinja").read_text("utf-8")).render(
-        **page,
-        max_findings=MAX_FINDINGS,
-        style=Markup((package / "style.css").read_text("utf-8")),
-        script=Markup((package / "app.js").read_text("utf-8")),
-        plotly=Markup(get_plotlyjs() if charts else ""),
-        data=Markup(_embedded(charts, page["stages"])),
-    )
-
-
-def _embedded(charts: Sequence[Row], stages: Sequence[Row]) -> str:
-    """Return the page's data as JSON. Without a single `<`, no text in it can end the script element around it."""
     data = {
-        "charts": charts,
-        "strips": {stage["name"]: stage["strip"] for stage in stages if stage["strip"]},
-        "groups": {stage["name"]: stage["groups"] for stage in stages if stage["groups"]},
+        "strips": {stage["name"]: stage["strip"] for stage in page["stages"] if stage["strip"]},
+        "groups": {stage["name"]: stage["groups"] for stage in page["stages"] if stage["groups"]},
     }
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return render("report.html.jinja", "app.js", page | {"max_findings": MAX_FINDINGS}, charts, data)
 
 
 def _state(stages: Mapping[str, Row]) -> Row:
@@ -169,47 +136,3 @@ def _state(stages: Mapping[str, Row]) -> Row:
 def _sum(values: Any) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _figure(value: Any, figure: Figure, digits: int = 2) -> str:
-    """Write a figure of a model as its column wants it."""
-    if value is None:
-        return "–"
-    if figure.unit == "share":
-        return _percent(value)
-    return f"{value:.{digits if figure.unit == 'score' else 1}f}"
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
-
-
-def _count(value: float | None) -> str:
-    """Write a count, or an amount of arithmetic, with three digits where it is small."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def _parameters(count: int) -> str:
-    """Write 570000 as 0.57M."""
-    unit, size = ("B", 1e9) if count >= 1e9 else ("M", 1e6) if count >= 1e5 else ("k", 1e3)
-    return f"{count / size:.3g}{unit}"
-
-
-def _cut(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
-def _stamp(started: str | None) -> str:
-    """Shorten `2025-11-22T20:41:07+00:00` to the minute."""
-    return (started or "")[:16].replace("T", " ")
