@@ -105,7 +105,7 @@ def is_address(url: str) -> bool:
     """Say whether a request can be sent to `url`; one that carries a user's name and password is none."""
     try:
         parts = urlsplit(url)
-        return bool(_ADDRESS.fullmatch(url) and (parts.port or 80) and (parts.hostname or "").encode("idna"))
+        return bool(_ADDRESS.fullmatch(url) and parts.port != 0 and (parts.hostname or "").encode("idna"))
     except ValueError:  # no port, or no name of a machine
         return False
 
@@ -179,10 +179,10 @@ def _on_this_machine(url: str) -> bool:
 class _AsItIs(HTTPErrorProcessor):
     """Hands over responses of every status: none raises, no redirect is followed."""
 
-    def http_response(self, request: Request, response: HTTPResponse) -> HTTPResponse:  # type: ignore[override]
+    def http_response(self, request: Request, response: HTTPResponse) -> HTTPResponse:
         return response
 
-    https_response = http_response  # type: ignore[assignment]
+    https_response = http_response
 
 
 class _Held(HTTPConnection):

@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Literal, NoReturn, TypeVar
+from itertools import count
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from hone.evals.outputs import Decoding, Output, Source, Wanted
@@ -38,6 +39,8 @@ _MENDS: dict[int, str] = {
     HTTPStatus.NOT_FOUND: "name a model that it has, or correct the address (.../v1)",
     HTTPStatus.METHOD_NOT_ALLOWED: "correct the address (.../v1)",
 }
+_MEND = "run it again to go on"
+_MEND_BUSY = "ask for fewer outputs at a time"
 _Read = TypeVar("_Read")
 
 
@@ -46,7 +49,7 @@ class Endpoint(Source):
 
     `model` may be left out where the server has one. `concurrency` requests are in flight; one that is not answered
     whole within `timeout` seconds has failed, and is sent `tries` times at most, after about `backoff` seconds, then
-    twice as many, and so on.
+    twice as many, and so on. To be turned away while the server is busy with the other requests is no failure.
     """
 
     def __init__(
@@ -86,9 +89,7 @@ class Endpoint(Source):
         run = _Run(todo=iter(wanted), room=threading.Semaphore(num_workers), num_workers=num_workers)
         try:
             for number in range(num_workers):
-                work = threading.Thread(
-                    target=self._work, args=(run, decoding), name=f"request {number}", daemon=True
-                )
+                work = threading.Thread(target=self._work, args=(run, decoding), name=f"request {number}", daemon=True)
                 work.start()
             running = num_workers
             while running:
@@ -130,21 +131,23 @@ class Endpoint(Source):
             "seed": wanted.seed,
         }
         data = json.dumps(body).encode()
-        tries, trouble = 0, None
-        while tries < self.tries:
-            if trouble and run.stopped.wait(self._pause(tries, trouble)):
-                return None
-            num_answered = run.num_answered
+        before = now = run.moment()
+        for tries in count(1):
             try:
                 completion = self._request(_CHAT, data, _completion, timeout=self.timeout, run=run)
-            except _Again as again:
+            except _Again as trouble:
                 if run.stopped.is_set():
                     return None
-                trouble = again
-                # A server that is busy with the others' outputs is not failing.
-                tries += not (trouble.busy and run.num_answered > num_answered)
                 if trouble.late:
                     self._note_late(run)
+                if tries >= self.tries and not (trouble.busy and run.others_served_since(before)):
+                    raise RunError(
+                        f"{self.name}: problem {line(wanted.problem_id)}, output {wanted.index}: no output in {tries} "
+                        f"tries; the last: {trouble}; {_MEND_BUSY if trouble.busy else _MEND}"
+                    ) from trouble
+                if run.stopped.wait(self._pause(tries, trouble)):
+                    return None
+                before, now = now, run.moment()
             else:
                 run.note_answered()
                 return Output(
@@ -156,15 +159,12 @@ class Endpoint(Source):
                     num_tokens=completion.num_tokens,
                     seed=wanted.seed,
                 )
-        raise RunError(
-            f"{self.name}: problem {line(wanted.problem_id)}, output {wanted.index}: no output in {self.tries} tries; "
-            f"the last: {trouble}{_mend(trouble)}"
-        )
+        raise AssertionError  # the count has no end
 
     def _pause(self, tries: int, trouble: _Again) -> float:
         """Return after how many seconds to try again; by chance, so that requests which failed together do not return
         together."""
-        doubled = self.backoff * 2.0 ** min(max(tries, 1) - 1, 30)
+        doubled = self.backoff * 2.0 ** min(tries - 1, 30)
         return min(max(doubled * random.uniform(0.5, 1.0), trouble.wait), LONGEST_WAIT)
 
     def _note_late(self, run: _Run) -> None:
@@ -187,7 +187,9 @@ class Endpoint(Source):
         try:
             if run:
                 run.hold(through)
-            response = send(self.base + path, data, self._headers, timeout=timeout, max_bytes=MAX_BYTES, through=through)
+            response = send(
+                self.base + path, data, self._headers, timeout=timeout, max_bytes=MAX_BYTES, through=through
+            )
         except NoResponse as error:
             words = f"it cannot be reached: {error}" if isinstance(error, Unreachable) else str(error)
             raise _Again(words, late=isinstance(error, Late)) from error
@@ -247,6 +249,11 @@ class _Again(Exception):
         self.wait, self.late, self.busy = wait, late, busy
 
 
+class _Moment(NamedTuple):
+    time: float
+    num_answered: int
+
+
 @dataclass(slots=True, kw_only=True)
 class _Run:
     """What the threads of one `generate` share. Each of them ends its results with None."""
@@ -258,7 +265,7 @@ class _Run:
     stopped: threading.Event = field(default_factory=threading.Event)
     num_answered: int = 0
     num_late: int = 0  # requests since one was answered
-    lines: set[Line] = field(default_factory=set)
+    lines: dict[Line, float] = field(default_factory=dict)  # what is in flight, and since when
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next(self) -> Wanted | None:
@@ -284,13 +291,23 @@ class _Run:
 
     def hold(self, through: Line) -> None:
         with self.lock:
-            self.lines.add(through)
+            self.lines[through] = time.monotonic()
             if self.stopped.is_set():
                 through.cut()
 
     def let_go(self, through: Line) -> None:
         with self.lock:
-            self.lines.discard(through)
+            del self.lines[through]
+
+    def moment(self) -> _Moment:
+        with self.lock:
+            return _Moment(time.monotonic(), self.num_answered)
+
+    def others_served_since(self, moment: _Moment) -> bool:
+        """Say whether the server has answered other requests since, or holds one from before: it is busy with these."""
+        with self.lock:
+            held = any(started < moment.time for started in self.lines.values())
+            return held or self.num_answered > moment.num_answered
 
     def note_answered(self) -> None:
         with self.lock:
@@ -379,10 +396,6 @@ def _num_tokens(said: dict[str, Any]) -> int | None:
         case {"completion_tokens": int(number)} if not isinstance(number, bool) and 0 <= number < 2**31:
             return number
     raise _Again("usage.completion_tokens that is no number of tokens")
-
-
-def _mend(trouble: _Again | None) -> str:
-    return "; ask for fewer outputs at a time" if trouble and trouble.busy else "; run it again to go on"
 
 
 # --- where the server is ---

@@ -289,9 +289,7 @@ class _Server:
         }
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         try:
-            response = send(
-                self.url, json.dumps(body).encode(), headers, timeout=self.timeout, max_bytes=MAX_BYTES
-            )
+            response = send(self.url, json.dumps(body).encode(), headers, timeout=self.timeout, max_bytes=MAX_BYTES)
         except NoResponse as error:
             raise _Again(str(error), unreachable=isinstance(error, Unreachable)) from error
         return self._refused(response) if response.error else _content(response.body)
@@ -307,7 +305,9 @@ class _Server:
         if response.status in (404, 405):
             raise HoneError(f"{self.name}: {status}: {said}; correct judge.model, or judge.endpoint (.../v1)")
         if response.status < 400:
-            raise HoneError(f"{self.name} redirects to {line(response.headers.get('location'))}: correct judge.endpoint")
+            raise HoneError(
+                f"{self.name} redirects to {line(response.headers.get('location'))}: correct judge.endpoint"
+            )
         return NoReply(f"no reply from the judge: status {status}: {said}")
 
 
