@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from itertools import count
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
@@ -111,16 +110,25 @@ class Endpoint(Source):
         """Ask for one output after another while there is room for it; what comes, or an error, goes to `results`."""
         try:
             while wanted := run.next():
-                output = self._output(run, wanted, decoding)
-                if output is None:
+                completion = self._ask(run, wanted, decoding)
+                if completion is None:
                     return
+                output = Output(
+                    problem_id=wanted.problem_id,
+                    index=wanted.index,
+                    prompt="\n\n".join(message.content for message in wanted.messages),
+                    completion=completion.text,
+                    finish_reason=completion.finish_reason,
+                    num_tokens=completion.num_tokens,
+                    seed=wanted.seed,
+                )
                 run.results.put(output)
         except HoneError as error:
             run.results.put(error)
         finally:
             run.results.put(None)
 
-    def _output(self, run: _Run, wanted: Wanted, decoding: Decoding) -> Output | None:
+    def _ask(self, run: _Run, wanted: Wanted, decoding: Decoding) -> _Completion | None:
         """Ask for an output until it comes; None where nobody wants it any more."""
         body = {
             "model": self.model,
@@ -131,8 +139,9 @@ class Endpoint(Source):
             "seed": wanted.seed,
         }
         data = json.dumps(body).encode()
-        before = now = run.moment()
-        for tries in count(1):
+        tries, before, now = 0, run.moment(), run.moment()
+        while True:
+            tries += 1
             try:
                 completion = self._request(_CHAT, data, _completion, timeout=self.timeout, run=run)
             except _Again as trouble:
@@ -150,16 +159,7 @@ class Endpoint(Source):
                 before, now = now, run.moment()
             else:
                 run.note_answered()
-                return Output(
-                    problem_id=wanted.problem_id,
-                    index=wanted.index,
-                    prompt="\n\n".join(message.content for message in wanted.messages),
-                    completion=completion.text,
-                    finish_reason=completion.finish_reason,
-                    num_tokens=completion.num_tokens,
-                    seed=wanted.seed,
-                )
-        raise AssertionError  # the count has no end
+                return completion
 
     def _pause(self, tries: int, trouble: _Again) -> float:
         """Return after how many seconds to try again; by chance, so that requests which failed together do not return
@@ -344,8 +344,8 @@ def _json(body: bytes) -> Any:
 def _names(said: Any) -> list[str]:
     match said:
         case {"data": [*cards]}:
-            names = [card.get("id") for card in cards if isinstance(card, dict)]
-            if len(names) == len(cards) and all(isinstance(name, str) for name in names):
+            names = [card["id"] for card in cards if isinstance(card, dict) and isinstance(card.get("id"), str)]
+            if len(names) == len(cards):
                 return names
     raise _Again("JSON that lists no models")
 

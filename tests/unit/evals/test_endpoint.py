@@ -360,11 +360,10 @@ def test_what_the_user_can_mend_is_said_at_once(serve: Serve, answer: Answer, wo
 
 def test_what_has_finished_before_an_error_is_handed_over(serve: Serve) -> None:
     server = serve(lambda body: (400, {}, b"no") if body["seed"] == 103 else echo(body))
-    found = []
+    found: list[Output] = []
     with pytest.raises(HoneError, match="status 400"):
-        for output in server.endpoint(concurrency=1).generate(wanted(10), Decoding()):
-            found.append(output.problem_id)
-    assert found == ["p/0", "p/1", "p/2"]
+        found.extend(server.endpoint(concurrency=1).generate(wanted(10), Decoding()))
+    assert [output.problem_id for output in found] == ["p/0", "p/1", "p/2"]
 
 
 def test_a_busy_server_is_given_the_time_that_it_asks_for(serve: Serve) -> None:
@@ -408,9 +407,9 @@ def test_a_server_that_is_busy_with_the_others_does_not_use_up_the_tries(serve: 
 def test_a_server_that_is_not_there_is_said_to_be_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    with pytest.raises(RunError, match="no output in 3 tries; the last: it cannot be reached: .*refused"):
+    with pytest.raises(RunError, match=r"no output in 3 tries; the last: it cannot be reached: .*refused"):
         only(endpoint(address))
-    with pytest.raises(HoneError, match="does not say which models it has: it cannot be reached: .*; start it"):
+    with pytest.raises(HoneError, match=r"does not say which models it has: it cannot be reached: .*; start it"):
         endpoint(address, model=None)
     with pytest.raises(RunError, match="cannot be reached"):
         only(endpoint("http://no-such-machine.invalid/v1"))
@@ -534,10 +533,9 @@ def test_a_server_that_hangs_after_a_while_is_given_up(serve: Serve) -> None:
         return echo(body)
 
     started = time.monotonic()
-    found = []
+    found: list[Output] = []
     with pytest.raises(RunError, match="it hangs: 8 requests in a row"):
-        for output in serve(answer).endpoint(timeout=0.2, tries=50).generate(wanted(100), Decoding()):
-            found.append(output)
+        found.extend(serve(answer).endpoint(timeout=0.2, tries=50).generate(wanted(100), Decoding()))
     assert len(found) == 10
     assert time.monotonic() - started < 2
 
