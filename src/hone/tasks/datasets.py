@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from hone.tasks.formats import ASKS, Mapping, mapping_for
+from hone.tasks.livecodebench import Window, asked_form, unpack_tests
 from hone.tasks.overlap import normalise
 from hone.tasks.rows import HUB, BadRow, Refused, Row, from_json, kind_of, near, rows_of
 from hone.tasks.split import Split, split_of
@@ -40,22 +41,32 @@ def load_problems(
     max_bad_rows: int = 0,
     hub_split: str = "train",
     hub_config: str = "",
+    name: str = "",
+    since: str = "",
+    until: str = "",
     **given: str,
 ) -> Loaded:
     """Return the problems of a data set; `format` and what else is given make the mapping (`mapping_for`).
+
+    `name` is what the set is called, by default as its file or on the hub. `since` and `until` keep the problems whose
+    date lies in that window, days included.
 
     `split` keeps those whose normalised question belongs to it. With a `count`, at most so many come: `seed` says which
     and in which order, a shorter list being the beginning of a longer one. Without, all come, as they stand. Refuse
     more than `max_bad_rows` rows that cannot be used, and a data set without a problem.
     """
     mapping = mapping_for(format, **given)
-    task = path.removeprefix(HUB) if path.startswith(HUB) else Path(path).stem
+    window = Window.of(since, until)
+    task = name or (path.removeprefix(HUB) if path.startswith(HUB) else Path(path).stem)
     problems: list[Problem] = []
     bad_rows: list[str] = []
-    num_bad = 0
+    num_bad = num_outside = 0
     seen: dict[str, int] = {}
     for row in rows_of(path, hub_split, hub_config):
         try:
+            if not _is_wanted(row, mapping, window):
+                num_outside += 1
+                continue
             problem = _problem(row, mapping, task)
             if problem.id in seen:
                 raise Refused(f"the id {_shown(problem.id)} is that of {row.unit} {seen[problem.id]}")
@@ -71,11 +82,21 @@ def load_problems(
         raise HoneError(f"{bad_rows[0]} (bad rows in all: {num_bad}; max_bad_rows allows {max_bad_rows})")
     if not problems:
         of_split = "" if split == "all" else f" of the split {split!r} among {len(seen)}"
-        raise HoneError(f"{path}: no problem{of_split}")
+        of_window = f" in the window; {num_outside} outside" if num_outside else ""
+        raise HoneError(f"{path}: no problem{of_split}{of_window}")
     if count:
         random.Random(f"{seed}/{task}").shuffle(problems)
         del problems[count:]
     return Loaded(problems, bad_rows)
+
+
+def _is_wanted(row: Row | BadRow, mapping: Mapping, window: Window) -> bool:
+    if window == Window() or isinstance(row, BadRow):
+        return True
+    found = _find(row.fields, mapping.date) if mapping.date else None
+    if found is None:
+        raise Refused("the rows have no date, so there is no window of dates")
+    return window.holds(found[0])
 
 
 def _problem(row: Row | BadRow, mapping: Mapping, task: str) -> Problem:
@@ -85,18 +106,25 @@ def _problem(row: Row | BadRow, mapping: Mapping, task: str) -> Problem:
     question = _text(_find(fields, mapping.question), "question").strip()
     choices: list[str] = []
     tests: tuple[CodeTest, ...] = ()
-    setup = ""
+    setup = starter = ""
     if mapping.verifier == "code":
-        tests, setup = _program(fields, mapping, question)
+        starter = _text(_find(fields, f"{mapping.starter}|"), "starter code", optional=True)
+        if starter and "{starter}" not in mapping.prompt:
+            question = f"{question}\n{starter}"
+        tests, setup = _program(fields, mapping, f"{question}\n{starter}")
         answer = _text(_find(fields, f"{mapping.answer}|"), "answer", optional=True)
         shown = [test.code for test in tests if isinstance(test, AssertTest)][: mapping.shown_tests]
         question = "\n".join([question, *shown])
     elif mapping.verifier == "choice":
         choices, answer = _choices(fields, mapping)
+        if mapping.shuffle:
+            choices, answer = _shuffled(choices, answer, question)
+    elif mapping.verifier == "instructions":
+        answer = _instructions(fields, mapping)
     else:
         answer = _reference(fields, mapping)
     language = mapping.language if mapping.language != "auto" else "zh" if _HAN.search(question) else "en"
-    message = _message(mapping, language, question, choices)
+    message = _message(mapping, language, question, choices, starter)
     problem = Problem(
         id=_id(row, mapping, task),
         task=task,
@@ -108,21 +136,25 @@ def _problem(row: Row | BadRow, mapping: Mapping, task: str) -> Problem:
         tests=tests,
         setup=setup,
         asked=question if question != message else "",
+        tags=_tags(fields, mapping),
     )
     _refuse_unwritable(problem)
     return problem
 
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{question\}|\{choices\}")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(?:question|choices|options|starter)\}")
 
 
-def _message(mapping: Mapping, language: Language, question: str, choices: list[str]) -> str:
+def _message(mapping: Mapping, language: Language, question: str, choices: list[str], starter: str) -> str:
     """Fill in the prompt. What is filled in is never searched for placeholders; doubled braces are single ones."""
-    listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    listed, optional = (
+        "\n".join(f"{letter}{mark} {choice}" for letter, choice in zip(LETTERS, choices, strict=False)) for mark in ".)"
+    )
     plain = "{question}\n\n{choices}" if choices else "{question}"
     prompt = mapping.prompt or plain + ASKS.get(mapping.extract, {}).get(language, "")
-    texts = {"{{": "{", "}}": "}", "{question}": question, "{choices}": listed}
+    texts = {"{{": "{", "}}": "}", "{question}": question, "{choices}": listed, "{options}": optional}
+    texts["{starter}"] = asked_form(starter)
     return _PLACEHOLDER.sub(lambda found: texts[found.group()], prompt)
 
 
@@ -130,8 +162,44 @@ def _id(row: Row, mapping: Mapping, task: str) -> str:
     found = _find(row.fields, mapping.id)
     if found is None:
         return f"{task}/{row.number}"
-    name = _text(found, "id").strip()
-    return f"{task}/{name}" if name.isdecimal() else name
+    name = "/".join(_text([part], "id").strip() for part in found)
+    return f"{task}/{name}" if name.isdecimal() or len(found) > 1 else name
+
+
+_LEVEL = re.compile(r"level\s*", re.IGNORECASE)
+
+
+def _tags(fields: dict[str, Any], mapping: Mapping) -> dict[str, str]:
+    """Return the subject and the level of a row, `Level 3` being `3`; where it has none, or no text, none."""
+    tags: dict[str, str] = {}
+    for tag, names in (("subject", mapping.subject), ("level", mapping.level)):
+        for value in _find(fields, f"{names}|") or ():
+            if isinstance(value, str | int | float) and not isinstance(value, bool):
+                text = _text([value], tag, optional=True).strip()
+                tags[tag] = _LEVEL.sub("", text, count=1) if tag == "level" else text
+    return {tag: text for tag, text in tags.items() if text}
+
+
+def _instructions(fields: dict[str, Any], mapping: Mapping) -> str:
+    """Return IFEval's instructions as JSON text, `{"instruction_id_list": [...], "kwargs": [{...}, ...]}`.
+
+    The hub gives every instruction the arguments of all kinds, null where they are another's: those are left out.
+    """
+    names, arguments = _find(fields, mapping.answer) or ([], [])
+    if isinstance(arguments, str):
+        arguments = from_json(arguments)
+    if not isinstance(names, list) or not isinstance(arguments, list) or len(names) != len(arguments):
+        raise Refused(
+            f"the instructions are {kind_of(names)} and their arguments {kind_of(arguments)}, not as many each"
+        )
+    if not names:
+        raise Refused("no instructions")
+    if any(not isinstance(name, str) for name in names):
+        raise Refused("the name of an instruction is not text")
+    if any(not isinstance(one, dict | None) for one in arguments):
+        raise Refused("the arguments of an instruction are not an object")
+    given = [{key: value for key, value in (one or {}).items() if value is not None} for one in arguments]
+    return json.dumps({"instruction_id_list": names, "kwargs": given}, ensure_ascii=False)
 
 
 def _reference(fields: dict[str, Any], mapping: Mapping) -> str:
@@ -185,10 +253,18 @@ def _choices(fields: dict[str, Any], mapping: Mapping) -> tuple[list[str], str]:
     if not 2 <= len(choices) <= len(LETTERS):
         raise Refused(f"{len(choices)} choices; from 2 to {len(LETTERS)} can be asked for")
     answer = _text(_find(fields, mapping.answer), "answer").strip()
-    for names in (labels, [str(index) for index in range(len(choices))], choices):
+    indices = [str(index) for index in range(len(choices))]
+    for names in (choices,) if mapping.shuffle else (labels, indices, choices):
         if names.count(answer) == 1:
             return choices, LETTERS[names.index(answer)]
     raise Refused(f"the answer {_shown(answer)} is none of the choices {', '.join(labels)}")
+
+
+def _shuffled(choices: list[str], answer: str, question: str) -> tuple[list[str], str]:
+    """Return the choices in an order drawn from the question, the same on every machine, and the right one's letter."""
+    order = list(range(len(choices)))
+    random.Random(question).shuffle(order)
+    return [choices[place] for place in order], LETTERS[order.index(LETTERS.index(answer))]
 
 
 def _program(fields: dict[str, Any], mapping: Mapping, question: str) -> tuple[tuple[CodeTest, ...], str]:
@@ -196,6 +272,9 @@ def _program(fields: dict[str, Any], mapping: Mapping, question: str) -> tuple[t
     function = _text(_find(fields, mapping.entry_point or "|"), "entry point", optional=True)
     owner = "Solution." if "class Solution" in question else ""
     tests = list(_tests(_find(fields, mapping.tests), function, owner))
+    for packed in _find(fields, f"{mapping.packed_tests}|") or ():
+        given = unpack_tests(packed) if isinstance(packed, str) and packed.strip() else packed or []
+        tests += _tests(given, function, owner)
     if not tests:
         raise Refused("no tests")
     before = _lines(_find(fields, f"{mapping.test_setup}|"), "test setup")

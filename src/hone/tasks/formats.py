@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from hone.tasks import livecodebench
 from hone.tasks.rows import near
 from hone.types import HoneError, Language
 
@@ -90,7 +91,10 @@ class Mapping:
     solution: str = ""  # a worked solution that ends in the answer, for rows without `answer`
     id: str = "id|task_id|unique_id|"  # without one, the name of the file and the line
     choices: str = ""  # a list, or an object of letters
+    shuffle: bool = False  # the choices stand in an order drawn from the question; `answer` is a choice's text
     tests: str = ""
+    packed_tests: str = ""  # more tests, packed as LiveCodeBench's private ones
+    starter: str = ""  # code that the program continues; it is shown
     setup: str = ""  # code that precedes the program
     test_setup: str = ""  # code that precedes each test and may use the program's names
     entry_point: str = ""  # the function that the tests call
@@ -99,7 +103,11 @@ class Mapping:
     shown_tests: int = 0  # how many tests the question shows, so that the names of functions are known
     verifier: str = "math"
     extract: str = "boxed"
-    prompt: str = ""  # {question} and {choices} are filled in; by default it asks for what `extract` looks for
+    prompt: str = ""  # {question}, {choices} (A. x), {options} (A) x) and {starter} are filled in;
+    # by default it asks for what `extract` looks for
+    subject: str = ""  # tags of the problem, where the row has them
+    level: str = ""
+    date: str = ""  # when the problem appeared
     language: Literal["auto", "en", "zh"] = "auto"
 
 
@@ -107,7 +115,13 @@ _CODE = Mapping(verifier="code", extract="code")
 _CHOICE = Mapping(verifier="choice", extract="choice")
 PRESETS = {
     "gsm8k": Mapping(question="question|problem|Body+Question", answer="answer|Answer"),
-    "math": Mapping(question="problem|question", answer="answer|final_answer", solution="solution"),
+    "math": Mapping(
+        question="problem|question",
+        answer="answer|final_answer",
+        solution="solution",
+        subject="subject|type|subfield",
+        level="level",
+    ),
     "aime": Mapping(question="problem|Problem|question", answer="answer|Answer"),
     "deepscaler": Mapping(question="problem", answer="answer", solution="solution"),
     "choices": replace(
@@ -115,6 +129,23 @@ PRESETS = {
         question="question|problem|Question",
         answer="answer|answerKey|Answer",
         choices="choices|options|A+B+C+D",
+        subject="subject",
+    ),
+    "gpqa": replace(
+        _CHOICE,
+        question="Question|question|problem",
+        answer="Correct Answer",
+        choices="Correct Answer+Incorrect Answer 1+Incorrect Answer 2+Incorrect Answer 3",
+        shuffle=True,
+        id="Record ID|id|",
+        subject="High-level domain",
+    ),
+    "ifeval": Mapping(
+        question="prompt",
+        answer="instruction_id_list+kwargs",
+        id="id|key|",
+        verifier="instructions",
+        extract="summary",
     ),
     "mbpp": replace(
         _CODE,
@@ -145,14 +176,18 @@ PRESETS = {
         _CODE, question="prompt|description", tests="tests|public_tests+private_tests+generated_tests"
     ),
     "codeforces": replace(_CODE, question="prompt|description", tests="tests|official_tests"),
-    # The hub's private tests are pickled, which is code: they are left alone.
     "livecodebench": replace(
         _CODE,
-        question="prompt|question_content+starter_code|question",
+        question="prompt|question_content|question",
         id="id|question_id|task_id|",
         tests="tests|public_test_cases|input_output",
+        packed_tests="private_test_cases",
+        starter="starter_code",
         entry_point="metadata.func_name|",
         preamble=LEETCODE_SETUP,
+        prompt=livecodebench.PROMPT,
+        level="difficulty|labels.difficulty",
+        date="contest_date",
     ),
 }
 

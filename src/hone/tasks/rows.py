@@ -61,7 +61,9 @@ def read_rows(
 
 def rows_of(path: str, hub_split: str, hub_config: str) -> Iterator[Row | BadRow]:
     file = Path(path).expanduser()
-    if path.startswith(HUB) or file.is_dir():
+    if _HUB_FILE.fullmatch(path):
+        rows = _READERS[file.suffix](_hub_file(path))
+    elif path.startswith(HUB) or file.is_dir():
         rows = _library_rows(path, hub_split, hub_config)
     elif not file.is_file():
         names = [other.name for other in file.parent.iterdir()] if file.parent.is_dir() else []
@@ -168,10 +170,28 @@ _READERS: dict[str, Callable[[Path], Iterator[Row | BadRow]]] = {
 
 
 _HUB_NAME = re.compile(rf"{HUB}[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")  # no path to a folder here
+_HUB_FILE = re.compile(rf"{HUB}[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*/[\w./-]+\.(?:jsonl|json|csv|parquet)")
+# Where the hub keeps its own conversion of a set that comes as a program.
+_CONVERTED = "refs/convert/parquet"
+
+
+def _hub_file(path: str) -> Path:
+    """Return the local copy of one file of a data set of the hub, hub:owner/name/file.jsonl."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    owner, name, file = path.removeprefix(HUB).split("/", 2)
+    try:
+        return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
+    except (EntryNotFoundError, OSError, ValueError) as error:
+        raise HoneError(f"{path}: cannot be loaded: {_one_line(error)}") from error
 
 
 def _library_rows(path: str, split: str, config: str) -> Iterator[Row | BadRow]:
-    """Yield the rows of a folder or of a data set of the hub. Code that comes with it is never run."""
+    """Yield the rows of a folder or of a data set of the hub. Code that comes with it is never run.
+
+    The configuration `*` gives the rows of all of them, each with the name of its own as `hub_config`.
+    """
     if path.startswith(HUB) and not _HUB_NAME.fullmatch(path):
         raise HoneError(f"{path}: not hub:owner/name")
     try:
@@ -181,7 +201,7 @@ def _library_rows(path: str, split: str, config: str) -> Iterator[Row | BadRow]:
     folder = Path(path).expanduser()
     try:
         if path.startswith(HUB):
-            rows = datasets.load_dataset(path.removeprefix(HUB), config or None, split=split)
+            rows = _hub_rows(path.removeprefix(HUB), split, config)
         elif (folder / "state.json").is_file():
             rows = datasets.load_from_disk(str(folder))
         elif (folder / "dataset_dict.json").is_file():
@@ -192,6 +212,27 @@ def _library_rows(path: str, split: str, config: str) -> Iterator[Row | BadRow]:
             yield Row(number, dict(fields), "row")
     except (datasets.exceptions.DatasetsError, pa.ArrowException, OSError, RuntimeError, ValueError) as error:
         raise HoneError(f"{path}: cannot be loaded: {_one_line(error)}") from error
+
+
+def _hub_rows(name: str, split: str, config: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a data set of the hub; of one that comes as a program, from the hub's own conversion."""
+    try:
+        yield from _hub_rows_at(name, split, config, None)
+    except RuntimeError as error:
+        if "script" not in str(error):
+            raise
+        yield from _hub_rows_at(name, split, config, _CONVERTED)
+
+
+def _hub_rows_at(name: str, split: str, config: str, revision: str | None) -> Iterator[dict[str, Any]]:
+    import datasets
+
+    if config != "*":
+        yield from datasets.load_dataset(name, config or None, split=split, revision=revision)
+        return
+    for one in datasets.get_dataset_config_names(name, revision=revision):
+        for fields in datasets.load_dataset(name, one, split=split, revision=revision):
+            yield {"hub_config": one, **fields}
 
 
 def from_json(text: str) -> Any:
