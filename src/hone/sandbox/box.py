@@ -214,10 +214,16 @@ class Stock:
         return Box(channel, status, self.limits, self.isolated)
 
     def ensure_launcher(self) -> None:
-        """Raise `RunError` where the launcher has ended, and every box with it."""
-        poll = select.poll()
-        poll.register(self._control, 0)  # its end is always reported
-        if poll.poll(0):
+        """Raise `RunError` where the launcher has ended, and every box with it.
+
+        It is asked, since a bubblewrap around it holds its end of the socket open for a moment longer.
+        """
+        try:
+            self._control.send(b"?")
+            answered = bool(self._control.recv(1))
+        except OSError:
+            answered = False
+        if not answered:
             raise RunError(_LAUNCHER_ENDED)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 
-CONTROL = 0  # a message of one byte with two descriptors, the box's channel and status, starts one
+CONTROL = 0  # a message of one byte with two descriptors, the box's channel and status, starts one; without, it is echoed
 CHANNEL, FILTER, STATUS = 3, 4, 5  # what a box has them as; `bubblewrap.box_command` names the last two
 NOBODY = 65534
 
@@ -52,13 +52,16 @@ def main() -> None:
 
 
 def start_next(control: socket.socket, command: list[str], seccomp_filter: bytes) -> bool:
-    """Start a box for the next message; return False where there will be none.
+    """Start a box for the next message, or echo it; return False where there will be none.
 
     An empty filter says that the command is no bubblewrap's, so that its process number is told here.
     """
     message, ancillary, _, _ = control.recvmsg(1, socket.CMSG_SPACE(8))
     if not message:
         return False
+    if not ancillary:
+        control.send(message)  # to say that this process is alive
+        return True
     descriptors = array.array("i")
     descriptors.frombytes(ancillary[0][2])
     channel, status = descriptors
