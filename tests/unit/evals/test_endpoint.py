@@ -508,6 +508,18 @@ def test_a_server_that_hangs_on_every_request_is_given_up(kind: str) -> None:
         assert server.num_requests < 10
 
 
+def test_a_server_that_hangs_in_its_tls_greeting_is_given_up() -> None:
+    with hanging() as server:
+        address = server.address.replace("http:", "https:")
+        with pytest.raises(RunError, match="it hangs: 4 requests"):
+            ask(endpoint(address, timeout=0.3), 10)
+        outputs = endpoint(address, timeout=60).generate(wanted(10), Decoding())
+        threading.Timer(0.2, _interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            next(outputs)
+        _until(lambda: server.hung_up == 8 and not requests_under_way())
+
+
 def test_a_server_that_does_not_list_its_models_is_not_waited_for_again() -> None:
     with hanging() as server:
         with pytest.raises(HoneError, match=r"does not say which models it has: none within 0\.2 s"):
@@ -586,12 +598,12 @@ def _until(reached: Callable[[], bool], seconds: float = 5) -> None:
 
 def test_greedy_outputs_are_those_of_the_engine_behind_it() -> None:
     folder = find_model("base-tiny")
-    settings = ServeSettings(name="base-tiny", port=0, max_rows=4, max_waiting=2)
+    settings = ServeSettings(name="base-tiny", port=0, max_rows=4, max_waiting=1)
     listener = listen(settings)
     server = make_server(LocalEngine.open(folder), settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    questions = ["use 3 8 8 make 61", "use 1 2 3 make 6", "use 5 5 make 10", "use 7 9 make 2"] * 4
+    questions = ["use 3 8 8 make 61", "use 1 2 3 make 6", "use 5 5 make 10", "use 7 9 make 2"] * 2
     asked = [
         Wanted(problem_id=f"p/{n}", index=0, messages=(Message(role="user", content=question),), seed=n)
         for n, question in enumerate(questions)
@@ -599,7 +611,7 @@ def test_greedy_outputs_are_those_of_the_engine_behind_it() -> None:
     try:
         _until(lambda: server.started, 30)
         # More requests at a time than the server takes: it says 429 to some of them.
-        source = Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", concurrency=12, backoff=0.05)
+        source = Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", concurrency=8)
         assert source.model == "base-tiny"
         outputs = list(source.generate(asked, Decoding(temperature=0.0, top_p=1.0, max_tokens=40)))
     finally:
