@@ -43,7 +43,7 @@ def marked(task: str, language: Language, text: str, max_chars: int) -> list[Row
 
     Marks are kinds of behaviour, `foreign` for words of the other language, `tag` for the tags themselves.
     """
-    text = _shortened(text, max_chars)
+    text = shortened(text, max_chars)
     marks: list[Mark] = [(span.start, span.end, span.kind) for span in spans(task, text)]
     marks += [(start, end, "foreign") for start, end in foreign_words(text, language)]
     marks += [(match.start(), match.end(), "tag") for match in _TAG.finditer(text)]
@@ -202,7 +202,7 @@ def _answer(row: Row, max_chars: int) -> Row:
     }
 
 
-def _shortened(text: str, max_chars: int) -> str:
+def shortened(text: str, max_chars: int) -> str:
     """Leave out the middle of a long text, and say so in it."""
     if len(text) <= max_chars:
         return text

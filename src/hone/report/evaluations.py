@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,9 @@ def read_outputs(evaluation: Evaluation, rows: Collection[int]) -> Iterator[Row]
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
             outputs = _rows(file, set(rows))
-            verdicts = _at(_lines(evaluation.folder / "verdicts.jsonl", ("id", "index", "verdict")), rows)
-            for output, verdict in zip(outputs, verdicts, strict=True):
-                if (output["problem_id"], output["index"]) != (str(verdict["id"]), verdict["index"]):
+            verdicts = _at(_lines(evaluation.folder / "verdicts.jsonl", ("id", "index", "verdict")), set(rows))
+            for output, verdict in zip_longest(outputs, verdicts, fillvalue=Row()):
+                if not _same(output, verdict):
                     raise HoneError(
                         f"{evaluation.folder}: verdicts.jsonl is not of generations.parquet; "
                         f"score it again: hone regrade {evaluation.folder}"
@@ -114,8 +114,8 @@ def _evaluation(folder: Path) -> Evaluation:
     scores = _json(path.read_text("utf-8", "replace"), f"{path}")
     if missing := [key for key in _NEEDED if scores.get(key) is None]:
         raise HoneError(f"{path}: no {missing[0]} in it; score it again: hone regrade {folder}")
-    if scores.get("format") != FORMAT:
-        raise HoneError(f"{path}: of format {scores.get('format')}, not {FORMAT}; score it again: hone regrade {folder}")
+    if scores.get("format") != FORMAT or not isinstance(scores["settings"], dict):
+        raise HoneError(f"{path}: not of format {FORMAT}; score it again: hone regrade {folder}")
     return Evaluation(folder=folder, scores=scores)
 
 
@@ -152,6 +152,10 @@ def _lines(path: Path, needed: Sequence[str]) -> Iterator[Row]:
                 yield row
     except OSError as error:
         raise HoneError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _same(output: Row, verdict: Row) -> bool:
+    return (output.get("problem_id"), output.get("index")) == (str(verdict.get("id")), verdict.get("index"))
 
 
 def _at(rows: Iterator[Row], wanted: Collection[int]) -> Iterator[Row]:

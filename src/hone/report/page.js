@@ -21,7 +21,30 @@ function faded(name, alpha) {
   return `rgba(${[1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)).join(",")},${alpha})`;
 }
 
+function bars(curve, axis) {
+  const [value, low, high] = [curve[axis], curve[axis === "x" ? "low_x" : "low"], curve[axis === "x" ? "high_x" : "high"]];
+  if (!low) return { visible: false };
+  return {
+    type: "data", symmetric: false, thickness: 1.4, width: 4, color: faded(curve.colour, 0.6),
+    array: high.map((end, i) => end - value[i]), arrayminus: low.map((end, i) => value[i] - end),
+  };
+}
+
+function points(chart) {
+  return chart.curves.map((curve) => ({
+    x: curve.x,
+    y: curve.y,
+    name: curve.name,
+    mode: "markers",
+    marker: { size: 11, color: colour(curve.colour), symbol: curve.symbol },
+    error_x: bars(curve, "x"),
+    error_y: bars(curve, "y"),
+    hovertemplate: "%{y:.3f} at %{x:,.0f} tokens",
+  }));
+}
+
 function traces(chart) {
+  if (chart.axis === "scatter") return points(chart);
   const digits = chart.axis === "share" ? ".1%" : ".3~g";
   return chart.curves.flatMap((curve) => {
     const edge = { x: curve.x, mode: "lines", line: { width: 0 }, hoverinfo: "skip" };
@@ -34,7 +57,7 @@ function traces(chart) {
       name: curve.name,
       mode: curve.markers || curve.x.length === 1 ? "lines+markers" : "lines",
       line: { color: colour(curve.colour), width: curve.markers ? 2.4 : 1.7 },
-      marker: { size: 6, color: colour(curve.colour) },
+      marker: { size: 6, color: colour(curve.colour), symbol: curve.symbol ?? "circle" },
       hovertemplate: `%{y:${digits}}`,
     };
     if (chart.stacked) Object.assign(line, { stackgroup: "all", fillcolor: faded(curve.colour, 0.45) });
@@ -53,6 +76,7 @@ function layout(chart) {
   const x = { ...axis, showgrid: false, title: { text: chart.x_title, standoff: 6, font: { size: 11 } } };
   if (chart.ticks) Object.assign(x, { type: "log", tickvals: chart.ticks, ticktext: chart.ticks.map(String) });
   const y = { ...axis, nticks: 5, rangemode: "tozero", exponentformat: "none" };
+  if (chart.axis === "scatter") Object.assign(x, { rangemode: "tozero", showgrid: true, nticks: 6 });
   if (chart.axis === "share") y.tickformat = ".1~%";
   if (chart.axis === "log") Object.assign(y, decades(chart.curves.flatMap((curve) => curve.y)));
   return {
@@ -61,7 +85,7 @@ function layout(chart) {
     plot_bgcolor: "rgba(0,0,0,0)",
     margin: { l: 34, r: 10, t: 6, b: 32 },
     showlegend: false,
-    hovermode: "x unified",
+    hovermode: chart.axis === "scatter" ? "closest" : "x unified",
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") } },
     xaxis: x,
     yaxis: y,

@@ -1,7 +1,7 @@
 """Scores that others published, to set beside one's own: quoted, not measured here.
 
-They have a type of their own and come from a file of this package alone, so that none can stand among what was measured.
-They carry no interval, for their sources give none.
+They have a type of their own and come from a file of this package alone, so that none can stand among what was
+measured. They carry no interval, for their sources give none.
 """
 
 from __future__ import annotations
