@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
-from typing import Any
+from typing import Any, Self
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPErrorProcessor, HTTPHandler, HTTPSHandler, ProxyHandler, Request, build_opener
@@ -188,9 +188,13 @@ class _AsItIs(HTTPErrorProcessor):
 class _Held(HTTPConnection):
     """Tells the line of its socket before anything is sent, a TLS greeting included."""
 
-    def __init__(self, *args: Any, through: Line, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.through = through
+    through: Line
+
+    @classmethod
+    def on(cls, through: Line, host: str, **settings: Any) -> Self:
+        connection = cls(host, **settings)
+        connection.through = through
+        return connection
 
     def connect(self) -> None:
         whole = self.timeout
@@ -210,7 +214,7 @@ class _Plain(HTTPHandler):
         self.through = through
 
     def http_open(self, request: Request) -> HTTPResponse:
-        return self.do_open(partial(_Held, through=self.through), request)
+        return self.do_open(partial(_Held.on, self.through), request)
 
 
 class _Secure(HTTPSHandler):
@@ -219,7 +223,7 @@ class _Secure(HTTPSHandler):
         self.through = through
 
     def https_open(self, request: Request) -> HTTPResponse:
-        return self.do_open(partial(_HeldSecure, through=self.through, context=_trusted()), request)
+        return self.do_open(partial(_HeldSecure.on, self.through), request, context=_trusted())
 
 
 @cache

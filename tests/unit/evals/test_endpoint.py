@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hone import http
 from hone.engine.local.engine import LocalEngine
 from hone.evals import endpoint as module
 from hone.evals.endpoint import Endpoint
@@ -423,6 +428,29 @@ def test_a_server_of_this_machine_is_asked_directly(serve: Serve, monkeypatch: p
     server = serve()
     assert only(server.endpoint()).completion == "SAY 0"
     assert only(endpoint(server.address.replace("127.0.0.1", "localhost"))).completion == "SAY 0"
+
+
+def test_a_server_with_tls_is_asked_if_its_certificate_is_trusted(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = serve()
+    server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
+    source = endpoint(server.address.replace("http:", "https:"), tries=1)
+    with pytest.raises(RunError, match=r"cannot be reached: .*certificate verify failed"):
+        only(source)
+    trusting = ssl.create_default_context(cafile=certificate)
+    monkeypatch.setattr(http, "_trusted", lambda: trusting)
+    assert only(source).completion == "SAY 0"
 
 
 def test_the_key_follows_no_redirect(serve: Serve) -> None:
