@@ -61,8 +61,8 @@ def read_rows(
 
 def rows_of(path: str, hub_split: str, hub_config: str) -> Iterator[Row | BadRow]:
     file = Path(path).expanduser()
-    if _HUB_FILE.fullmatch(path):
-        rows = _READERS[file.suffix](_hub_file(path))
+    if _HUB_FILES.fullmatch(path):
+        rows = _hub_file_rows(path)
     elif path.startswith(HUB) or file.is_dir():
         rows = _library_rows(path, hub_split, hub_config)
     elif not file.is_file():
@@ -170,21 +170,26 @@ _READERS: dict[str, Callable[[Path], Iterator[Row | BadRow]]] = {
 
 
 _HUB_NAME = re.compile(rf"{HUB}[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")  # no path to a folder here
-_HUB_FILE = re.compile(rf"{HUB}[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*/[\w./-]+\.(?:jsonl|json|csv|parquet)")
+_HUB_FILES = re.compile(rf"{HUB}[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*/[\w./,-]+\.(?:jsonl|json|csv|parquet)")
 # Where the hub keeps its own conversion of a set that comes as a program.
 _CONVERTED = "refs/convert/parquet"
 
 
-def _hub_file(path: str) -> Path:
-    """Return the local copy of one file of a data set of the hub, hub:owner/name/file.jsonl."""
+def _hub_file_rows(path: str) -> Iterator[Row | BadRow]:
+    """Yield the rows of files of a data set of the hub, hub:owner/name/first.jsonl,second.jsonl, one file at a time."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    owner, name, file = path.removeprefix(HUB).split("/", 2)
-    try:
-        return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
-    except (EntryNotFoundError, OSError, ValueError) as error:
-        raise HoneError(f"{path}: cannot be loaded: {_one_line(error)}") from error
+    owner, name, files = path.removeprefix(HUB).split("/", 2)
+    for file in files.split(","):
+        try:
+            copy = Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
+        except (EntryNotFoundError, OSError, ValueError) as error:
+            raise HoneError(f"{path}: {file} cannot be loaded: {_one_line(error)}") from error
+        if copy.suffix not in _READERS:
+            raise HoneError(f"{path}: cannot read {file}; use {', '.join(_READERS)}")
+        for row in _READERS[copy.suffix](copy):
+            yield row._replace(unit=f"{file}, {row.unit}")
 
 
 def _library_rows(path: str, split: str, config: str) -> Iterator[Row | BadRow]:
