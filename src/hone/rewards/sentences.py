@@ -28,14 +28,16 @@ _TOKEN = re.compile(
 _CLOSING = re.compile(rf"[\"')\]}}{_QUOTES}]+(?:\s+|(?=--)|\Z)")
 _NUMBER = re.compile(r"-?[.,]?\d[\d,.-]*")
 
-# What Punkt's English model takes for an abbreviation where a full stop follows.
-_ABBREVIATIONS_TEXT = (
-    "adm ala ariz aug ave bros calif chg cie co col colo conn corp cos ct dec dr feb fla fri ft ga gen ill inc jan jr "
-    "kan ky lt ltd maj messrs mg mich minn mr mrs ms nev nov oct ok okla ore pa ph.d prof rep reps sen sep sept sr st "
-    "sw tenn tues va vs vt wash wed wis yr w.va u.k u.n u.s u.s.a u.s.s.r a.m p.m a.m.e b.f b.v c.i.t c.v d.c d.h d.w "
-    "e.f e.h e.l e.m f.g f.j g.d g.f g.k h.c h.f h.m i.m.s j.b j.c j.j j.k j.p j.r l.a l.f l.p m.b.a m.d.c m.j n.c n.d "
-    "n.h n.j n.m n.v n.y p.a.m r.a r.h r.i r.j r.k r.t s.a s.a.y s.c s.g s.p.a s.s t.j w.c w.r w.w a.a a.c a.d a.g a.h "
-    "a.s a.t c d e f g h k l m n p r s t v w"
+# What Punkt's English model takes for an abbreviation where a full stop follows; names stand after the first ones.
+_TITLES_AND_INITIALS_TEXT = (
+    "adm dr gen jr lt maj messrs mr mrs ms prof rep reps sen sr st b.f b.v d.h d.w e.f e.h e.l e.m f.g f.j g.d g.f g.k "
+    "h.c h.f h.m j.b j.c j.j j.k j.p j.r l.f l.p m.j n.d n.m n.v p.a.m r.a r.h r.i r.j r.k r.t s.a s.a.y s.c s.g s.s "
+    "t.j v va vs w.c w.r w.w a.a a.c a.g a.h a.s a.t c d e f g h k l m n p r s t w"
+)
+_OTHER_ABBREVIATIONS_TEXT = (
+    "ala ariz aug ave bros calif chg cie co col colo conn corp cos ct dec feb fla fri ft ga ill inc jan kan ky ltd mg "
+    "mich minn nev nov oct ok okla ore pa ph.d sep sept sw tenn tues vt wash wed wis yr w.va u.k u.n u.s u.s.a u.s.s.r "
+    "a.m p.m a.d a.m.e c.i.t c.v d.c i.m.s l.a m.b.a m.d.c n.c n.h n.j n.y s.p.a"
 )
 # With a capital, these open a sentence, even after an abbreviation.
 _OPENERS_TEXT = (
@@ -50,7 +52,7 @@ _OPENERS_TEXT = (
     "together tomorrow true try unknown unless unlike us users various was wasn were whenever whereas whether which "
     "whose within without yes your"
 )
-_OPENING_END = re.compile(r".{2,}(?:ed|ing|ly|[st]ions?|able|ive|ous|ness|ated?|ities|ents?|ers)")
+_OPENING_END = re.compile(r".{2,}(?:ed|ing|ly|[st]ions?|able|ive|ous|ness|ated?|ities)")
 # Everyday words that Punkt saw with a small letter too, so that no initial stands before them ("plan B. We went").
 _EVERYDAY_TEXT = (
     "a about after again all also always an and another any are as at be because been before being by can could day "
@@ -63,7 +65,8 @@ _AFTER_A_NUMBER_TEXT = (  # with it, one name
     "abreast business commodities corrections credit dividend financing insider international leisure letters notable "
     "pepper review who"
 )
-_ABBREVIATIONS = frozenset(_ABBREVIATIONS_TEXT.split())
+_TITLES_AND_INITIALS = frozenset(_TITLES_AND_INITIALS_TEXT.split())
+_ABBREVIATIONS = _TITLES_AND_INITIALS | frozenset(_OTHER_ABBREVIATIONS_TEXT.split())
 _OPENERS = frozenset(_OPENERS_TEXT.split())
 _EVERYDAY = frozenset(_EVERYDAY_TEXT.split())
 _AFTER_A_NUMBER = frozenset(_AFTER_A_NUMBER_TEXT.split())
@@ -112,12 +115,11 @@ def _ends_sentence(token: str, following: str) -> bool:
         return False
     stem, word = token[:-1].lower(), following.lower().removesuffix(".")
     is_abbreviation = stem in _ABBREVIATIONS or stem.rpartition("-")[2] in _ABBREVIATIONS
-    is_initial = len(stem) == 1 and stem.isalpha()
-    if is_initial:
+    if len(stem) == 1 and stem.isalpha():
         is_name = following[0].isupper() and word not in _EVERYDAY and not _opens(word)
         return not (is_abbreviation or is_name or _goes_on(following))
     if is_abbreviation or token.startswith(".."):
-        return following[0].isupper() and _opens(word)
+        return following[0].isupper() and (word in _OPENERS if stem in _TITLES_AND_INITIALS else _opens(word))
     if _NUMBER.fullmatch(token):
         return not (_goes_on(following) or word in _AFTER_A_NUMBER)
     return True
@@ -134,7 +136,12 @@ def _goes_on(token: str) -> bool:
 
 # --- words ---
 
-_BETWEEN_WORDS = re.compile(r"[\s\"«»“”‘’„`\[\](){}<>;@#$%&?!*\u2012-\u2015]|\.{2,}|--|''|[:,](?!\d)")
+_BETWEEN_WORDS = re.compile(
+    r"""[\s"«»“”‘’„`\[\](){}<>;@#$%&?!*\u2012-\u2015] | \.{2,} | -- | '' | [:,](?!\d)
+      | (?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)     # an opening quote
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 _CLITIC = re.compile(r"(.*[^'])('S|'M|'D|')", re.IGNORECASE | re.DOTALL)
 _LONG_CLITIC = re.compile(r"(.*[^'])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T)", re.DOTALL)
 _JOINED = re.compile(r"\b(?:(can)(not)|(d)('ye)|(gim)(me)|(gon)(na)|(got)(ta)|(lem)(me)|(more)('n))\b", re.IGNORECASE)
@@ -145,7 +152,15 @@ def count_capital_words(text: str) -> int:
 
     It takes contractions apart: DON'T is two, and so are IT'S and CANNOT; HIGH-END is one.
     """
-    return sum(part.isupper() for word in _BETWEEN_WORDS.split(text) if word != word.lower() for part in _parts(word))
+    sentences = map(_without_final_stop, split_sentences(text))
+    words = (word for sentence in sentences for word in _BETWEEN_WORDS.split(sentence))
+    return sum(part.isupper() for word in words if word != word.lower() for part in _parts(word))
+
+
+def _without_final_stop(sentence: str) -> str:
+    inside = sentence.rstrip().rstrip("])}>\"'»”’ ")
+    is_stop = inside.endswith(".") and not inside.endswith("..")
+    return inside[:-1] + sentence[len(inside) :] if is_stop else sentence
 
 
 def _parts(word: str) -> list[str]:
