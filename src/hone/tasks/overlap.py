@@ -94,14 +94,14 @@ def find_overlap(
     A pair comes once, as the first kind that it is. Texts of fewer than `n` words have no n-grams: they are found only
     where they are the whole training text. N-grams are compared by 64-bit hashes.
     """
-    index = _Index(evaluation, n)
+    index = Index(evaluation, n)
     return [overlap for name, text in train for overlap in index.overlaps(name, words_of(text), min_share)]
 
 
-class _Index:
+class Index:
     """The evaluation texts, to be found by their letters and by their n-grams."""
 
-    def __init__(self, evaluation: Iterable[Text], n: int) -> None:
+    def __init__(self, evaluation: Iterable[Text], n: int = NGRAM) -> None:
         self.n = n
         self.texts = [(name, words_of(text)) for name, text in evaluation]
         self.by_letters: defaultdict[str, list[int]] = defaultdict(list)
