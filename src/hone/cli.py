@@ -327,6 +327,49 @@ def verify(
     _write_verdicts("verify", verify_rows(cases, extract), len(cases), rows, out)
 
 
+@app.command()
+def decontaminate(
+    train: Annotated[str, typer.Option("--train", help="Training rows: a file or hub:owner/name.", metavar="ROWS")],
+    evaluations: Annotated[
+        list[str],
+        typer.Option("--eval", help="A benchmark, or its rows as a file. May be repeated.", metavar="ROWS"),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the pairs, as JSON lines.", metavar="FILE")],
+    clean: Annotated[
+        Path | None, typer.Option("--clean", help="Where to write the training rows in no pair.", metavar="FILE")
+    ] = None,
+    field: Annotated[str, typer.Option(help="What holds the texts, a|b; by default problem, question, ...")] = "",
+    min_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="A pair needs this share of the evaluation text's 13-grams.")
+    ] = 0.0,
+) -> None:
+    """Find evaluation texts in training rows: the same text, normalised, or the same 13 words in a row.
+
+    Example: hone decontaminate --train train.jsonl --eval math500 --out pairs.jsonl --clean clean.jsonl
+    """
+    from hone.decontaminate import count_rows
+    from hone.decontaminate import decontaminate as find
+    from hone.record.progress import StageProgress, make_console
+
+    with StageProgress(make_console(), "decontaminate", count_rows(train)) as progress:
+
+        def on_rows(done: int) -> None:
+            progress.total = max(progress.total, done)
+            progress.update(done)
+
+        try:
+            found = find(train, evaluations, out, clean, field=field, min_share=min_share, on_rows=on_rows)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; nothing was written") from None
+    out_console.print(
+        f"{found.num_train:,} training rows, {found.num_eval:,} evaluation rows: {found.exact:,} pairs exact, "
+        f"{found.ngram:,} by 13-grams; in {out}\n"
+        f"{found.num_train_held:,} training rows hold something of {found.num_eval_held:,} evaluation rows"
+        + (f"; the other {found.num_train - found.num_train_held:,} are in {clean}" if clean else ""),
+        highlight=False, markup=False,
+    )  # fmt: skip
+
+
 @sandbox_app.command("run")
 def sandbox_run(
     rows: Annotated[Path, typer.Option("--in", help="JSON lines, each with id, program and tests.", metavar="FILE")],
