@@ -64,7 +64,7 @@ function foldedText(output) {
   const body = make("div", "body text");
   for (const part of output.text) {
     const block = make(part.part === "think" ? "details" : "div", "part " + part.part);
-    const words = part.runs.join("");
+    const words = part.runs.join("").trim();
     if (part.part === "think") block.append(make("summary", "", `thinking, ${words.length.toLocaleString("en")} characters`));
     block.append(words);
     body.append(block);

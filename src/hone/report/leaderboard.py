@@ -25,6 +25,7 @@ from hone.types import HoneError
 _COLOURS = (*MODEL_COLOURS, "grey")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")  # of further models, once the colours are used up
 _NO_SETTING = {"format", "model", "benchmark", "hone", "num_problems", "protocol"}  # cannot make two scores differ
+_EXPECTED = {"model_hash", "seed"}  # differ from model to model, and that is no reason to warn
 _OWN_FIGURES = (
     Figure("pass_at_k", "pass@k", "score", "problems of which k answers hold a right one"),
     Figure("instruction_accuracy", "instructions", "score", "single instructions that were followed"),
@@ -157,7 +158,7 @@ def _benchmark(name: str, entries: Sequence[Entry]) -> Row:
     return {
         "name": name,
         "rows": rows,
-        "figures": [figure for figure in _FIGURES if any(row[figure.key] is not None for row in rows)],
+        "figures": [figure for figure in _FIGURES if _told(figure, rows)],
         "k": rows[0]["samples"] if len({row["samples"] for row in rows}) == 1 else "k",
         "doubts": doubts,
         "settings": _settings_table(entries),
@@ -168,13 +169,19 @@ def _benchmark(name: str, entries: Sequence[Entry]) -> Row:
     }
 
 
+def _told(figure: Figure, rows: Sequence[Row]) -> bool:
+    """Tell whether a figure is known of a model, and is not pass@1 once more, as pass@k is where k is 1."""
+    repeated = figure.key == "pass_at_k" and all(row["samples"] == 1 for row in rows)
+    return not repeated and any(row[figure.key] is not None for row in rows)
+
+
 def _settings_table(entries: Sequence[Entry]) -> list[Row]:
     """Return each setting with its value in every evaluation, and whether they differ."""
     settings = [_settings(entry.evaluation) for entry in entries]
     rows = []
     for key in dict.fromkeys(key for one in settings for key in one):
         values = [one.get(key, "–") for one in settings]
-        rows.append({"name": key, "values": values, "differs": len(set(values)) > 1})
+        rows.append({"name": key, "values": values, "differs": key not in _EXPECTED and len(set(values)) > 1})
     versions = [str(entry.evaluation.settings.get("hone") or "–") for entry in entries]
     return [*rows, {"name": "hone", "values": versions, "differs": False}]
 
@@ -218,14 +225,14 @@ def _doubts(entries: Sequence[Entry]) -> list[Row]:
         doubts.append({"spoils": True, "text": f"the problems differ: {counts}; {shared} of them are everyone's"})
     for key in dict.fromkeys(key for one in settings for key in one):
         values = [one.get(key, "–") for one in settings]
-        if len(set(values)) == 1 or key in ("seed", "model_hash"):
+        if len(set(values)) == 1 or key in _EXPECTED:
             continue
         by_value = {
             value: [entry.label for entry, own in zip(entries, values, strict=True) if own == value]
             for value in dict.fromkeys(values)
         }
         said = "; ".join(f"{_cut(value)} ({', '.join(labels)})" for value, labels in by_value.items())
-        doubts.append({"spoils": key == "verifier", "text": f"{key.replace('_', ' ')}: {said}"})
+        doubts.append({"spoils": key == "verifier", "text": f"{_short(key)}: {said}"})
     return doubts
 
 
@@ -279,11 +286,7 @@ def _length_chart(name: str, rows: Sequence[Row]) -> Row | None:
         curves.append(curve)
     if not curves:
         return None
-    caption = (
-        "Test-time compute: up is better, left is cheaper. A model that thinks longer must rise to earn it. "
-        "Bars are 95% intervals."
-    )
-    return _chart(name, caption, "tokens an answer, mean", curves) | {"axis": "scatter"}
+    return _chart(name, "tokens an answer, mean", curves) | {"axis": "scatter"}
 
 
 def _curve_chart(name: str, entries: Sequence[Entry]) -> Row | None:
@@ -306,16 +309,12 @@ def _curve_chart(name: str, entries: Sequence[Entry]) -> Row | None:
     ticks = sorted({x for curve in curves for x in curve["x"]})
     if len(ticks) < 2:
         return None
-    caption = (
-        "The share of problems that at least one of k answers solves. Lines that meet at large k have the same "
-        "problems in reach: the better one finds them more often. Bands are 95% intervals."
-    )
     powers = [tick for tick in ticks if tick in {2**n for n in range(20)}]
-    return _chart(name, caption, "k answers", curves) | {"ticks": powers if len(powers) > 1 else ticks}
+    return _chart(name, "k answers", curves) | {"ticks": powers if len(powers) > 1 else ticks}
 
 
-def _chart(title: str, caption: str, x_title: str, curves: Sequence[Row]) -> Row:
-    chart = {"title": title, "caption": caption, "section": "leaderboard", "axis": "number", "stacked": False}
+def _chart(title: str, x_title: str, curves: Sequence[Row]) -> Row:
+    chart = {"title": title, "caption": "", "section": "leaderboard", "axis": "number", "stacked": False}
     return chart | {"x_title": x_title, "curves": curves}
 
 

@@ -36,6 +36,7 @@ function points(chart) {
     y: curve.y,
     name: curve.name,
     mode: "markers",
+    cliponaxis: false,
     marker: { size: 11, color: colour(curve.colour), symbol: curve.symbol },
     error_x: bars(curve, "x"),
     error_y: bars(curve, "y"),
