@@ -536,3 +536,16 @@ def test_a_model_whose_weights_diverged_ends_the_run(value: float, vocab_size: i
         with pytest.raises(RunError, match="not finite"):
             Sampler(model, words(vocab_size)).sample(ragged(), params, seed=0)
         assert all(module.packed is None for module in model.modules() if isinstance(module, Linear))
+
+
+def test_a_stream_gives_each_sequence_what_its_seed_alone_decides() -> None:
+    model, params = decoder(), SamplingParams(max_tokens=24)
+    sampler, prompts = Sampler(model, words(), max_rows=3), ragged()
+    seeds = list(range(100, 100 + sum(prompt.num_samples for prompt in prompts)))
+    streamed = dict(sampler.stream(prompts, params, seeds=seeds))
+    assert sorted(streamed) == list(range(len(seeds)))
+    owners = [prompt for prompt in prompts for _ in range(prompt.num_samples)]
+    for number in (0, 7, len(seeds) - 1):
+        alone = Prompt(ids=owners[number].ids)
+        ((_, again),) = Sampler(model, words()).stream([alone], params, seeds=[seeds[number]])
+        assert_same_rollouts([[again]], [[streamed[number]]])

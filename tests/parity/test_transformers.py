@@ -190,7 +190,7 @@ def test_a_completion_ends_at_the_end_token_a_stop_text_or_the_limit(folders: Ma
         assert (len(ids) == 12) or rollout.finish_reason == "stop"
         assert rollout.text == engine.tokenizer.decode(ids)
     assert {rollout.finish_reason for rollout in rollouts} == {"stop", "length"}
-    assert counts == [64, 100]
+    assert counts == list(range(1, 101))
 
     whole = max((rollout for rollout in rollouts), key=lambda rollout: len(rollout.completion_ids))
     word = engine.tokenizer.decode(whole.completion_ids[4:5].tolist())

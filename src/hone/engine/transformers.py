@@ -7,7 +7,7 @@ code that comes with a model is never run. Distilling a distribution, reward mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from hone.engine.local.sampler import Running, Sampler, inverse_cdf, truncate
 from hone.engine.local.trainer import Sums, Trainer
 from hone.models.tokenizer import Tokenizer
 from hone.types import (
+    Floats,
     HoneError,
     MicroBatch,
     PackedBatch,
     Prompt,
-    Rollout,
     RunError,
     SamplingParams,
 )
@@ -150,28 +150,24 @@ class GenerateSampler(Sampler):
     def __init__(self, model: Any, tokenizer: Tokenizer, *, max_rows: int = 64) -> None:
         self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
 
-    @torch.no_grad()
-    def sample(
-        self, prompts: Sequence[Prompt], params: SamplingParams, *, seed: int, policy_version: int = 0,
-        on_finish: Callable[[int], None] | None = None, on_token: Callable[[int, int], None] | None = None,
-    ) -> list[list[Rollout]]:  # fmt: skip
+    def _run(
+        self, prompts: Sequence[Prompt], params: SamplingParams, uniforms: Callable[[slice], Floats],
+        on_token: Callable[[int, int], None] | None,
+    ) -> Iterator[tuple[int, Running]]:  # fmt: skip
         self._check(prompts, params)
         owners = [prompt for prompt in prompts for _ in range(prompt.num_samples)]
-        uniforms = np.random.default_rng(seed).random((len(owners), params.max_tokens), np.float32)
-        sequences = [Running(params, row) for row in uniforms]
-        for start in range(0, len(sequences), self.max_rows):
-            chosen = slice(start, start + self.max_rows)
-            rows = _Rows(sequences[chosen], start, self.tokenizer, on_token)
+        for start in range(0, len(owners), self.max_rows):
+            chosen = slice(start, min(start + self.max_rows, len(owners)))
+            rows = _Rows([Running(params, row) for row in uniforms(chosen)], start, self.tokenizer, on_token)
             self._generate(owners[chosen], rows, params.max_tokens)
-            if on_finish:
-                on_finish(min(chosen.stop, len(sequences)))
-        return self._grouped(sequences, prompts, policy_version)
+            yield from enumerate(rows.sequences, start)
 
     @property
     def num_positions(self) -> int:
         """How many tokens a prompt and its completion may have together; a model that states none takes any number."""
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
 
+    @torch.no_grad()
     def _generate(self, prompts: Sequence[Prompt], rows: _Rows, max_tokens: int) -> None:
         """Complete left-padded prompts."""
         from transformers import GenerationConfig

@@ -23,14 +23,16 @@ class Wanted:
 class Output:
     """One output of a model. `prompt` is what it was asked: rendered by the template, or the messages' text.
 
-    `num_tokens` counts the completion's tokens; None where nobody said. `finish_reason`: `length` is a cut output.
+    `num_tokens` counts the completion's tokens; None where nobody said.
+    `finish_reason`: `length` is a cut output, None one that
+    was made elsewhere.
     """
 
     problem_id: str
     index: int
     prompt: str
     completion: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length"] | None
     num_tokens: int | None
     seed: int | None
 

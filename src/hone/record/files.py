@@ -6,6 +6,7 @@ A reader, or the same command after a crash, sees a file or folder whole, or the
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -16,13 +17,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from hone.types import RunError
+from hone.types import HoneError, RunError
 
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def _clear_when_full(path: Path) -> Iterator[None]:
+def clear_when_full(path: Path) -> Iterator[None]:
+    """Say in one line where a write fails since the disk is full."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -37,7 +39,7 @@ def _clear_when_full(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file or a folder under a temporary name, then put it in the place of `path`."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with _clear_when_full(path):
+    with clear_when_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(temporary)
         try:
@@ -56,6 +58,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.replace(path)
         remove(old)  # of now, or of a crash between the two renames
         _sync_one(path.parent)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder for one process at a time; refuse it while another one writes there. A process that dies lets go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HoneError(f"{folder}: another process is writing there; wait for it, or name another folder") from error
+        yield
 
 
 def write_text(path: Path, text: str) -> None:
@@ -78,7 +92,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one JSON line to a file, flushed to the disk."""
-    with _clear_when_full(path):
+    with clear_when_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -25,7 +25,7 @@ class Code:
     def judge_all(self, cases: Sequence[tuple[Problem, str]]) -> list[Verified]:
         for problem, _ in cases:
             self.check_reference(problem)
-        sandbox = _open()
+        sandbox = open_sandbox()
         results = sandbox.check_all((program, problem.tests, problem.setup) for problem, program in cases if program)
         return [_verified(next(results)) if program else Verified(Verdict.WRONG, "no program") for _, program in cases]
 
@@ -48,7 +48,7 @@ def _verified(result: Result) -> Verified:
 _VERDICTS = {Outcome.PASSED: Verdict.RIGHT, Outcome.REFUSED: Verdict.UNSCORABLE}
 
 
-def _open() -> Sandbox:
+def open_sandbox() -> Sandbox:
     """Return this process's sandbox; a forked child opens its own."""
     global _shared
     with _lock:

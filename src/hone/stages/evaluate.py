@@ -7,23 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from hone.config import EvaluateStage, Evaluation, Sampling, Shot
 from hone.engine.local.engine import LocalEngine
 from hone.engine.opening import open_engine
+from hone.evals.scores import Answered, Scores, consensus, judge
 from hone.record.files import append_row, write_json
 from hone.record.generations import write_generations
-from hone.rewards.behaviour import Behaviour, measure
 from hone.rewards.compose import score_all
-from hone.rewards.format import split_completion
-from hone.rewards.language import language_consistency
-from hone.rewards.readability import has_summary
-from hone.rewards.verifiers import answer_key, verify_all
 from hone.stages.context import StageContext
 from hone.stages.judge import install
 from hone.stages.problems import benchmark_name, find_problems
-from hone.types import Group, Message, Problem, Prompt, RewardRule, Rollout, RunError, Score, ScoredGroup, Verdict
+from hone.types import Group, Message, Problem, Prompt, RewardRule, Rollout, RunError, ScoredGroup, Verified
 
 _RULE = RewardRule()
 
@@ -124,105 +118,20 @@ def check_scorable(whys: Sequence[str], num_verdicts: int, limit: float, where: 
 
 
 def summarise(groups: Sequence[ScoredGroup], max_tokens: int, budgets: Sequence[int] = ()) -> dict[str, Any]:
-    """Return the figures of an evaluation, those over problems with their 95% intervals as `<name>_ci95`.
-
-    A figure is the mean over problems of the mean over a problem's outputs. `completion_length_finished_mean` and
-    `language_consistency` leave out outputs that are cut or have no words; a problem left with none does not count.
-    """
-    outputs = [
-        [_output(group.problem, *output) for output in zip(group.rollouts, group.scores, lenient, strict=True)]
-        for group, lenient in zip(groups, _lenient(groups), strict=True)
-    ]
-
-    def over_problems(value: Callable[[dict[str, Any]], float | None]) -> dict[str, Any]:
-        kept = [[v for output in group if (v := value(output)) is not None] for group in outputs]
-        return mean_and_interval([float(np.mean(values)) for values in kept if values])
-
-    right = over_problems(lambda o: float(o["right"]))
-    figures: dict[str, Any] = {
-        "num_problems": len(groups),
-        "samples": len(groups[0].rollouts),
-        "pass_at_1": right["mean"],
-        "pass_at_1_ci95": right["ci95"],
-        "cons_at_k": mean_and_interval([v for group in groups if (v := _majority_right(group)) is not None])["mean"],
-    }
-    named: dict[str, Callable[[dict[str, Any]], float | None]] = {
-        "lenient_pass_at_1": lambda o: o["lenient"],
-        "completion_length_mean": lambda o: o["length"],
-        "completion_length_finished_mean": lambda o: None if o["truncated"] else o["length"],
-        "tries_mean": lambda o: o["behaviour"].tries,
-        "reflection_rate": lambda o: o["behaviour"].reflects,
-        "verification_rate": lambda o: o["behaviour"].verifies,
-        "language_consistency": lambda o: o["language"],
-        "format_share": lambda o: o["format"],
-        "summary_share": lambda o: o["summary"],
-        "truncated_share": lambda o: o["truncated"],
-        "repetition_share": lambda o: o["behaviour"].repetition,
-        "loop_share": lambda o: o["behaviour"].loops,
-        "longest_paragraph_mean": lambda o: o["behaviour"].longest_paragraph,
-        "code_block_share": lambda o: o["behaviour"].code_blocks > 0,
-    }
-    for name, value in named.items():
-        found = over_problems(value)
-        figures[name], figures[f"{name}_ci95"] = found["mean"], found["ci95"]
-    behaviours: list[Behaviour] = [output["behaviour"] for group in outputs for output in group]
-    sums = sum(behaviour.sums for behaviour in behaviours)
-    figures["slip_share"] = sum(behaviour.slips for behaviour in behaviours) / sums if sums else None
-    figures["budget_curve"] = []
-    for budget in sorted({min(budget, max_tokens) for budget in budgets}):
-        within = over_problems(lambda o, b=budget: float(o["right"] and o["length"] <= b))  # type: ignore[misc]
-        figures["budget_curve"].append(
-            {"tokens": budget, "pass_at_1": within["mean"], "pass_at_1_ci95": within["ci95"]}
-        )
-    return figures
+    """Return the figures of an evaluation (`evals.scores`), those over problems with their 95% intervals."""
+    cases = [(group.problem, _answered(rollout)) for group in groups for rollout in group.rollouts]
+    verified = [Verified(score.verdict, score.why, score.credit) for group in groups for score in group.scores]
+    rows = iter(judge(cases, verified))
+    scores = Scores(budgets=sorted({min(budget, max_tokens) for budget in budgets}))
+    for group in groups:
+        found = [next(rows) for _ in group.rollouts]
+        scores.add(group.problem, found, consensus=consensus(group.problem, found))
+    return scores.figures()
 
 
-def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
-    """Return the mean of per-problem values and its 95% interval, by the standard error over problems."""
-    if not values:
-        return {"mean": None, "ci95": None}
-    mean = float(np.mean(values))
-    error = 1.96 * float(np.std(values, ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"mean": mean, "ci95": [max(0.0, mean - error), mean + error]}  # no figure here is below zero
-
-
-def _lenient(groups: Sequence[ScoredGroup]) -> list[list[Verdict]]:
-    """Judge every output again with its form ignored; a program has no form but its fence, and is not run again."""
-    asked = [group for group in groups if not group.problem.tests]
-    cases = [(group.problem, rollout.text) for group in asked for rollout in group.rollouts]
-    found = iter(verify_all(cases, lenient=True))
-    return [
-        [score.verdict if group.problem.tests else next(found).verdict for score in group.scores] for group in groups
-    ]
-
-
-def _output(problem: Problem, rollout: Rollout, score: Score, lenient: Verdict) -> dict[str, Any]:
-    parts = split_completion(rollout.text)
-    return {
-        "right": score.verdict is Verdict.RIGHT,
-        "lenient": lenient is Verdict.RIGHT,
-        "length": len(rollout.completion_ids),
-        "truncated": rollout.finish_reason == "length",
-        "format": parts.readable or (problem.extract == "summary" and parts.direct),
-        "summary": has_summary(rollout.text),
-        "language": language_consistency(parts.think, problem.language),
-        "behaviour": measure(problem, rollout.text),
-    }
-
-
-def _majority_right(group: ScoredGroup) -> float | None:
-    """Return 1 where the answer given most often is right, else 0; of equally frequent ones the first counts (cons@k).
-
-    Programs have no majority: None.
-    """
-    if group.problem.tests:
-        return None
-    keys = [answer_key(group.problem, rollout.text) for rollout in group.rollouts]
-    answered = [key for key in keys if key is not None]
-    if not answered:
-        return 0.0
-    winner = Counter(answered).most_common(1)[0][0]
-    return float(group.scores[keys.index(winner)].verdict is Verdict.RIGHT)
+def _answered(rollout: Rollout) -> Answered:
+    cut = rollout.finish_reason == "length"
+    return Answered(text=rollout.text, num_tokens=len(rollout.completion_ids), truncated=cut)
 
 
 class HeldOut:

@@ -15,7 +15,7 @@ from hone.models.folders import find_model
 from hone.rewards.compose import score
 from hone.stages import evaluate
 from hone.stages.context import StageContext, cost
-from hone.stages.evaluate import mean_and_interval, summarise
+from hone.stages.evaluate import summarise
 from hone.types import Message, Problem, RewardRule, Rollout, ScoredGroup
 
 TAGGED = "<think> try 2 + 3 = 5 right so </think> <answer> 2 + 3 </answer>"
@@ -49,8 +49,8 @@ def test_the_form_that_counts_is_the_readable_one_and_a_summary_is_more_than_the
     assert figures["summary_share"] == pytest.approx(1.5 / 4)
     assert figures["pass_at_1"] == pytest.approx(2.5 / 4)
     assert figures["lenient_pass_at_1"] == 1
-    # Variance of 0.5, 0, 1, 0: (0.0156 + 0.1406 + 0.3906 + 0.1406) / 3 = 0.2292; error 1.96 * 0.4787 / 2 = 0.4692.
-    assert figures["summary_share_ci95"] == pytest.approx([0.0, 0.375 + 0.4692], abs=1e-4)
+    # Of the 256 ways to draw four of 0.5, 0, 1, 0 with replacement, 16 come to 0 and 13 to 0.875 or 1.
+    assert figures["summary_share_ci95"] == [0.0, 0.875]
 
 
 def test_on_general_prompts_an_answer_without_tags_has_the_form_too() -> None:
@@ -61,9 +61,7 @@ def test_on_general_prompts_an_answer_without_tags_has_the_form_too() -> None:
     assert summarise([group("2 + 3", "so 2 + 3")], 100)["format_share"] == 0  # elsewhere it has none
 
 
-def test_no_values_have_no_mean_and_one_has_no_width() -> None:
-    assert mean_and_interval([]) == {"mean": None, "ci95": None}
-    assert mean_and_interval([0.5]) == {"mean": 0.5, "ci95": [0.5, 0.5]}
+def test_outputs_without_words_have_no_language() -> None:
     assert summarise([group("8 8", "8")], 100)["language_consistency"] is None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -100,6 +100,12 @@ class LocalEngine:
         return self.sampler.sample(
             prompts, params, seed=seed, policy_version=self._version, on_finish=on_finish, on_token=on_token
         )
+
+    def stream(
+        self, prompts: Sequence[Prompt], params: SamplingParams, *, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Rollout]]:
+        """Yield each rollout as it finishes, after its number; each has a seed of its own (`Sampler.stream`)."""
+        return self.sampler.stream(prompts, params, seeds=seeds)
 
     def logprobs(self, samples: Sequence[Sample], *, temperature: float = 1.0) -> list[Floats]:
         return self._training.logprobs(samples, temperature=temperature)

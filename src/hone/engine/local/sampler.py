@@ -9,9 +9,10 @@ Axes: N sequences under way, V vocabulary, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import numpy as np
 import torch
@@ -180,30 +181,55 @@ class Sampler:
         `on_finish` hears how many sequences have finished so far; `on_token` each token as it is drawn, after the
         number of its sequence.
         """
+        owners = _owners(prompts)
+        uniforms = np.random.default_rng(seed).random((len(owners), params.max_tokens), np.float32)
+        done: dict[int, Rollout] = {}
+        for number, sequence in self._run(prompts, params, lambda rows: uniforms[rows], on_token):
+            done[number] = self._rollout(sequence, owners[number], policy_version)
+            if on_finish:
+                on_finish(len(done))
+        rollouts = (done[number] for number in range(len(owners)))
+        return [[next(rollouts) for _ in range(prompt.num_samples)] for prompt in prompts]
+
+    def stream(
+        self, prompts: Sequence[Prompt], params: SamplingParams, *, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Rollout]]:
+        """Yield each rollout as it finishes, after the number of its sequence, which has its own of the `seeds`.
+
+        What a sequence draws depends on its seed alone, so that any part of them can be drawn again by itself.
+        """
+
+        def uniforms(rows: slice) -> Floats:
+            drawn = [np.random.default_rng(seed).random(params.max_tokens, np.float32) for seed in seeds[rows]]
+            return np.stack(drawn)
+
+        owners = _owners(prompts)
+        for number, sequence in self._run(prompts, params, uniforms, None):
+            yield number, self._rollout(sequence, owners[number], 0)
+
+    def _run(
+        self, prompts: Sequence[Prompt], params: SamplingParams, uniforms: Callable[[slice], Floats],
+        on_token: Callable[[int, int], None] | None,
+    ) -> Iterator[tuple[int, Running]]:  # fmt: skip
+        """Yield each sequence as it finishes, after its number; `uniforms` gives the random numbers of some of them."""
         self._check(prompts, params)
         total = sum(prompt.num_samples for prompt in prompts)
         num_positions = max(len(prompt.ids) for prompt in prompts) + params.max_tokens
         rows = min(self.max_rows, total, max(1, CACHE_BYTES // (self.model.config.cache_bytes * num_positions)))
         batch = Batch(self.model, self.tokenizer, max_rows=rows, num_positions=num_positions)
-        uniforms = np.random.default_rng(seed).random((total, params.max_tokens), np.float32)
-        waiting = _requests(prompts, params, uniforms)
-        sequences: list[Running] = []
+        waiting = _waiting(prompts)
         numbers: dict[Running, int] = {}
-        num_finished = 0
         with self.model.prepacked():
             while batch.num_active or waiting:
                 while arriving := _arriving(waiting, batch.num_free):
-                    fresh = batch.extend(arriving)
-                    numbers |= {sequence: len(sequences) + n for n, sequence in enumerate(fresh)}
-                    sequences += fresh
-                drawn = batch.step()
-                if on_token:
-                    for sequence in drawn:
+                    fresh = batch.extend([Request(ids, params, uniforms(rows)) for ids, rows in arriving])
+                    arrived = (number for _, rows in arriving for number in range(rows.start, rows.stop))
+                    numbers |= zip(fresh, arrived, strict=True)
+                for sequence in batch.step():
+                    if on_token:
                         on_token(numbers[sequence], sequence.ids[-1])
-                if on_finish and batch.num_active < len(drawn):
-                    num_finished += len(drawn) - batch.num_active
-                    on_finish(num_finished)
-        return self._grouped(sequences, prompts, policy_version)
+                    if sequence.finish_reason:
+                        yield numbers.pop(sequence), sequence
 
     @property
     def num_positions(self) -> int:
@@ -220,15 +246,6 @@ class Sampler:
         if any(not len(prompt.ids) for prompt in prompts):
             raise HoneError("a prompt is empty: the model has nothing to continue")
 
-    def _grouped(
-        self, sequences: Sequence[Running], prompts: Sequence[Prompt], policy_version: int
-    ) -> list[list[Rollout]]:
-        """Return finished sequences, in order, as the rollouts of each prompt."""
-        done = iter(sequences)
-        return [
-            [self._rollout(next(done), prompt, policy_version) for _ in range(prompt.num_samples)] for prompt in prompts
-        ]
-
     def _rollout(self, sequence: Running, prompt: Prompt, policy_version: int) -> Rollout:
         assert sequence.finish_reason is not None
         return Rollout(
@@ -241,24 +258,29 @@ class Sampler:
         )
 
 
-def _requests(prompts: Sequence[Prompt], params: SamplingParams, uniforms: Floats) -> list[Request]:
-    """Return the prompts as requests, in order, that share out the random numbers."""
-    ends = np.cumsum([prompt.num_samples for prompt in prompts])
-    return [Request(p.ids, params, uniforms[end - p.num_samples : end]) for p, end in zip(prompts, ends, strict=True)]
+def _owners(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Return the prompt of each sequence."""
+    return [prompt for prompt in prompts for _ in range(prompt.num_samples)]
 
 
-def _arriving(waiting: list[Request], free: int) -> list[Request]:
+def _waiting(prompts: Sequence[Prompt]) -> deque[tuple[Sequence[int], slice]]:
+    """Return each prompt's ids and the numbers of its sequences, in order."""
+    ends = accumulate(prompt.num_samples for prompt in prompts)
+    return deque((p.ids, slice(end - p.num_samples, end)) for p, end in zip(prompts, ends, strict=True))
+
+
+def _arriving(waiting: deque[tuple[Sequence[int], slice]], free: int) -> list[tuple[Sequence[int], slice]]:
     """Take from `waiting` what fits into the free rows, and into one prefill; a group may be torn apart."""
-    taken: list[Request] = []
+    taken: list[tuple[Sequence[int], slice]] = []
     tokens = 0
-    while waiting and free and (not taken or tokens + len(waiting[0].ids) <= PREFILL_TOKENS):
-        request = waiting.pop(0)
-        count = min(free, len(request.uniforms))
-        taken.append(Request(request.ids, request.params, request.uniforms[:count]))
-        if count < len(request.uniforms):
-            waiting.insert(0, Request(request.ids, request.params, request.uniforms[count:]))
-        free -= count
-        tokens += len(request.ids)
+    while waiting and free and (not taken or tokens + len(waiting[0][0]) <= PREFILL_TOKENS):
+        ids, rows = waiting.popleft()
+        stop = min(rows.stop, rows.start + free)
+        taken.append((ids, slice(rows.start, stop)))
+        if stop < rows.stop:
+            waiting.appendleft((ids, slice(stop, rows.stop)))
+        free -= stop - rows.start
+        tokens += len(ids)
     return taken
 
 

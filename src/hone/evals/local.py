@@ -1,0 +1,51 @@
+"""A model of this machine as the source of outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from hone.engine.local.engine import LocalEngine
+from hone.engine.opening import open_engine
+from hone.evals.outputs import Decoding, Output, Wanted
+from hone.models.folders import find_model
+from hone.models.loading import checksum
+from hone.types import Prompt, SamplingParams
+
+
+class LocalModel:
+    """Implements `Source` by an engine of this process; what an output's seed draws depends on nothing else."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self._engine: LocalEngine = open_engine(find_model(model))
+        self.model_hash = checksum(self._engine.model)
+
+    def longest(self, wanted: Sequence[Wanted], decoding: Decoding) -> int:
+        """Return how many tokens every output can have: those asked for, or what the model's positions leave."""
+        longest_prompt = max(len(self._encode(one, decoding.template)) for one in wanted)
+        return min(decoding.max_tokens, self._engine.num_positions - longest_prompt)
+
+    def generate(self, wanted: Sequence[Wanted], decoding: Decoding) -> Iterator[Output]:
+        groups = [list(group) for _, group in groupby(wanted, key=lambda one: one.problem_id)]
+        prompts = [Prompt(ids=self._encode(group[0], decoding.template), num_samples=len(group)) for group in groups]
+        params = SamplingParams(
+            max_tokens=decoding.max_tokens, temperature=decoding.temperature, top_p=decoding.top_p
+        )  # fmt: skip
+        for number, rollout in self._engine.stream(prompts, params, seeds=[one.seed for one in wanted]):
+            one = wanted[number]
+            yield Output(
+                problem_id=one.problem_id,
+                index=one.index,
+                prompt=self._engine.tokenizer.render(one.messages, decoding.template),
+                completion=rollout.text,
+                finish_reason=rollout.finish_reason,
+                num_tokens=len(rollout.completion_ids),
+                seed=one.seed,
+            )
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _encode(self, one: Wanted, template: str) -> list[int]:
+        return self._engine.tokenizer.encode(self._engine.tokenizer.render(one.messages, template))
