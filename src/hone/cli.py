@@ -5,10 +5,9 @@ What needs torch is imported inside the commands, so that help, plan and status 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from hone import __version__
+from hone.tasks.split import Split
 from hone.types import HoneError, RunError
 
 if TYPE_CHECKING:
     from hone.config import Recipe, Study
+    from hone.evals.outputs import Decoding, Source
+    from hone.types import Problem
 
 app = typer.Typer(
     name="hone",
@@ -185,57 +187,221 @@ def _print_status(folder: Path) -> None:
 
 @app.command()
 def report(
-    folder: RunFolder,
+    folders: Annotated[
+        list[Path], typer.Argument(help="The folder of a run; with --compare, evaluations.", metavar="DIR")
+    ],
+    compare: Annotated[
+        bool, typer.Option("--compare", help="A leaderboard of the evaluations in these folders.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="The file to write; by default DIR/report.html.")] = None,
 ) -> None:
-    """Write the HTML report of a run, finished or not: one file that opens without a network.
+    """Write the HTML report of a run, finished or not, or compare evaluations: one file that opens without a network.
 
     Example: hone report runs/r1-zero-tiny
+
+    Example: hone report --compare runs/eval-a runs/eval-b --out leaderboard.html
     """
     from hone.pipeline.manifest import read_manifest
     from hone.pipeline.study import runs_in
 
-    for run in runs_in(folder):
+    if compare:
+        from hone.report.leaderboard import write_leaderboard
+
+        place = write_leaderboard(folders, out or Path("leaderboard.html"))
+        out_console.print(f"leaderboard: {place}", highlight=False, markup=False)
+        return
+    if len(folders) > 1:
+        raise HoneError(f"{len(folders)} folders: a report is of one run; evaluations are compared with --compare")
+    for run in runs_in(folders[0]):
         read_manifest(run)
-    _print_report(folder, out)
+    _print_report(folders[0], out)
 
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model folder, base-tiny, or a name on the hub.", metavar="MODEL")],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A model folder or name, or http://.../v1, an OpenAI-compatible endpoint.", metavar="MODEL"
+        ),
+    ] = None,
     benchmark: Annotated[
-        str,
-        typer.Option(help="countdown, chain, gcd, linear, general; countdown-4 has four numbers.", metavar="NAME"),
+        str, typer.Option(help="math500, aime2024, gsm8k, ifeval, countdown ... or a file of problems.", metavar="NAME")
     ] = "countdown",
-    samples: Annotated[int, typer.Option(min=1, help="Completions a problem.")] = 4,
-    count: Annotated[int, typer.Option(min=1, help="How many problems.")] = 400,
-    split: Annotated[str, typer.Option(help="validation for choices, test for figures.")] = "test",
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="A completion is cut after this many tokens.")] = 256,
+    data: Annotated[
+        str | None, typer.Option(help="A file with the benchmark's rows, in the place of the hub.", metavar="FILE")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Outputs a problem; by default the benchmark's.")] = None,
+    count: Annotated[int, typer.Option(min=0, help="How many problems; 0: all, of a built-in task 200.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.6,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Draw from this share of the probability.")] = 0.95,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="The longest output; by default 32768, or what the model has room for.")
+    ] = None,
     template: Annotated[str, typer.Option(help="chat (the model's own) or r1-zero (the paper's).")] = "chat",
-    seed: Annotated[int, typer.Option(help="Chooses what is sampled.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Where to store results and generations.")] = None,
+    split: Annotated[
+        Split, typer.Option(help="Of a built-in task: validation for choices, test for figures.")
+    ] = "test",
+    since: Annotated[str | None, typer.Option(help="LiveCodeBench: from this day on, 2024-08-01.")] = None,
+    until: Annotated[str | None, typer.Option(help="LiveCodeBench: up to this day.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses what is sampled.")] = 0,
+    generations: Annotated[
+        Path | None,
+        typer.Option(help="Score outputs made elsewhere, rows {id, problem, answer, responses}.", metavar="FILE"),
+    ] = None,
+    verifier: Annotated[str, typer.Option(help="Of --generations: math, number, choice, expression.")] = "math",
+    extract: Annotated[str, typer.Option(help="Of --generations: auto, boxed, tags, phrase, choice.")] = "auto",
+    served_model: Annotated[
+        str | None, typer.Option(help="The model's name at the endpoint, where it serves several.", metavar="NAME")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar=["HONE_API_KEY", "OPENAI_API_KEY"], help="The endpoint's key.", metavar="KEY")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at an endpoint.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request has failed.")] = 600.0,
+    out: Annotated[Path | None, typer.Option(help="The evaluation's folder; by default in runs/.")] = None,
 ) -> None:
-    """Measure a model on held-out problems: pass@1, cons@k and behaviour, with 95% intervals; keep every generation.
+    """Measure a model by the paper's protocol: pass@1, pass@k, cons@k with 95% intervals. Every output is kept.
 
-    Example: hone eval runs/r1-zero-tiny/r1_zero/checkpoint --benchmark countdown-4 --samples 8
+    After a crash or Ctrl-C the same command goes on and draws nothing twice.
+
+    Example: hone eval base-tiny --benchmark countdown --count 50 --samples 8
+
+    Example: hone eval http://127.0.0.1:8000/v1 --benchmark math500
+
+    Example: hone eval --generations outputs.jsonl --out my-scores
     """
-    from hone.config import parse_recipe
+    from hone.evals.run import score_file
+    from hone.record.progress import make_console
 
-    task, _, size = benchmark.partition("-")
-    problems: dict[str, Any] = {"task": task, "split": split, "count": count}
-    if size:
-        problems["num_numbers"] = int(size) if size.isdecimal() else size
-    stage = {
-        "name": "evaluate", "kind": "evaluate", "models": [model], "problems": problems, "samples": samples,
-        "template": template, "sampling": {"temperature": temperature, "max_tokens": max_tokens},
-    }  # fmt: skip
-    recipe = parse_recipe({"name": "eval", "seed": seed, "stage": [stage]}, "hone eval")
-    # Other settings, another folder: what was measured before is kept.
-    digest = hashlib.sha256(json.dumps([seed, stage], sort_keys=True).encode()).hexdigest()[:8]
-    folder = out or Path("runs") / f"eval-{benchmark}-{digest}"
-    _print_summary(_carry_out(recipe, folder))
-    out_console.print(f"generations: {folder / 'evaluate' / 'generations'}", highlight=False)
+    if generations:
+        if model:
+            raise HoneError(f"MODEL {model} and --generations {generations}: give one of them")
+        folder = out or Path("runs") / f"eval-{generations.stem}"
+        console = make_console()
+        _scored(
+            lambda: score_file(generations, folder=folder, verifier=verifier, extraction=extract, console=console),
+            folder,
+        )
+        return
+    if not model:
+        raise HoneError("a MODEL is wanted, or --generations FILE with outputs made elsewhere")
+    _sample_and_score(
+        model, benchmark, data, samples=samples, count=count, seed=seed, split=split, since=since, until=until,
+        temperature=temperature, top_p=top_p, max_tokens=max_tokens, template=template, out=out,
+        endpoint={"model": served_model, "api_key": api_key, "concurrency": concurrency, "timeout": timeout},
+    )  # fmt: skip
+
+
+def _sample_and_score(
+    model: str, benchmark: str, data: str | None, *, samples: int | None, count: int, seed: int, split: Split,
+    since: str | None, until: str | None, temperature: float, top_p: float, max_tokens: int | None, template: str,
+    out: Path | None, endpoint: dict[str, Any],
+) -> None:  # fmt: skip
+    from hone.evals.run import describe, folder_name
+    from hone.evals.run import evaluate as carry_out
+    from hone.record.progress import make_console
+    from hone.tasks.benchmarks import load_benchmark
+
+    named, problems, place = load_benchmark(
+        benchmark, data, count=count, seed=seed, split=split, since=since, until=until
+    )
+    source, decoding = _source(model, problems, endpoint, temperature, top_p, max_tokens, template)
+    k = samples or (1 if temperature == 0 else named.samples)
+    choices = {"data": place, "count": count, "seed": seed, "samples": k, "split": split, "window": [since, until]}
+    folder = out or Path("runs") / folder_name(
+        named.name, source.model, decoding=repr(decoding), hash=source.model_hash, **choices
+    )
+    console = make_console()
+    console.print(
+        f"{named.title}: {len(problems)} problems ({place}), {describe(decoding, k)}; in {folder}", highlight=False
+    )
+    try:
+        _scored(
+            lambda: carry_out(
+                source, problems, benchmark=named.name, data=place, prompt=named.prompt, decoding=decoding, samples=k,
+                seed=seed, folder=folder, console=console,
+            ),
+            folder,
+        )  # fmt: skip
+    finally:
+        source.close()
+
+
+def _source(
+    model: str, problems: Sequence[Problem], endpoint: dict[str, Any], temperature: float, top_p: float,
+    max_tokens: int | None, template: str,
+) -> tuple[Source, Decoding]:  # fmt: skip
+    """Return the model to be asked, and how its outputs are drawn."""
+    from hone.evals.outputs import Decoding
+
+    decoding = Decoding(
+        temperature=temperature, top_p=top_p, max_tokens=max_tokens or Decoding().max_tokens, template=template
+    )  # fmt: skip
+    if model.startswith(("http://", "https://")):
+        from hone.evals.endpoint import Endpoint
+
+        return Endpoint(model, **endpoint), decoding
+    from hone.evals.local import LocalModel
+
+    local = LocalModel(model)
+    return local, decoding if max_tokens else local.fitted(problems, decoding)
+
+
+def _scored(score: Callable[[], dict[str, Any]], folder: Path) -> None:
+    """Carry out an evaluation and print what it came to."""
+    try:
+        scores = score()
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; nothing is lost: the same command goes on with what is in {folder}") from None
+    _print_scores(scores)
+    out_console.print(f"scores, verdicts and outputs: {folder}", highlight=False, markup=False)
+
+
+@app.command()
+def regrade(
+    folder: Annotated[Path, typer.Argument(help="The folder of an evaluation.", metavar="DIR")],
+    verifier: Annotated[str | None, typer.Option(help="Another verifier: math, number, choice, ...")] = None,
+    extract: Annotated[
+        str | None, typer.Option(help="Another place of the answer: auto, boxed, tags, phrase, choice.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write verdicts and scores; by default to DIR.")] = None,
+) -> None:
+    """Score the stored outputs of an evaluation again; no model is asked.
+
+    Example: hone regrade runs/eval-math500 --extract auto --out runs/eval-math500-auto
+    """
+    from hone.evals.run import regrade as carry_out
+    from hone.record.progress import make_console
+
+    place, console = out or folder, make_console()
+    _scored(lambda: carry_out(folder, verifier=verifier, extraction=extract, out=place, console=console), place)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="The folder of an evaluation.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="The folder of another one on the same problems.", metavar="B")],
+    rows: Annotated[int, typer.Option(min=0, help="How many problems to show, the most different first.")] = 20,
+) -> None:
+    """Compare two evaluations problem by problem: the difference, its interval and p-value, and what would tell more.
+
+    Example: hone compare runs/eval-before runs/eval-after
+    """
+    from hone.evals.compare import compare as carry_out
+
+    found = carry_out(a, b)
+    for line in found.describe():
+        out_console.print(line, highlight=False, markup=False)
+    table = Table(title="share right by problem", title_justify="left")
+    for column in ("problem", "A", "B", "B - A"):
+        table.add_column(column, justify="left" if column == "problem" else "right", overflow="fold")
+    for problem in found.problems[:rows]:
+        table.add_row(_plain(problem.id), f"{problem.a:.3f}", f"{problem.b:.3f}", f"{problem.difference:+.3f}")
+    if rows:
+        out_console.print(table)
+        if len(found.problems) > rows:
+            out_console.print(f"and {len(found.problems) - rows} more (--rows)", highlight=False)
 
 
 @app.command()
@@ -562,6 +728,51 @@ def _print_report(folder: Path, out: Path | None = None) -> None:
 
     out_console.print(f"report: {write_report(folder, out)}", highlight=False)
 
+
+def _print_scores(scores: dict[str, Any]) -> None:
+    """Print what was measured, how, and what it came to."""
+    sizes = f"{scores['num_problems']} problems x {scores['samples']} outputs, with 95% intervals"
+    table = Table(title=_plain(f"{scores['benchmark']}: {scores['model']}, {sizes}"), title_justify="left")
+    for column in ("figure", "value", "interval"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for label, key in _EVAL_ROWS:
+        value, interval = scores.get(key), scores.get(f"{key}_ci95")
+        if value is None or (key == "pass_at_k" and scores["samples"] == 1):
+            continue
+        digits = 1 if "length" in key else 3
+        bounds = "" if interval is None else rf"\[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+        table.add_row(label.replace("@k", f"@{scores['samples']}"), f"{value:.{digits}f}", bounds)
+    out_console.print(table)
+    for tag, groups in scores["groups"].items():
+        shares = ", ".join(
+            f"{name} {group['pass_at_1']:.3f} ({group['num_problems']})"
+            for name, group in groups.items()
+            if group["pass_at_1"] is not None
+        )
+        out_console.print(f"pass@1 by {tag}: {shares}", highlight=False, markup=False)
+    if scores["num_unscorable"]:
+        out_console.print(f"left out: {scores['num_unscorable']} outputs that could not be scored", highlight=False)
+    settings = scores["settings"]
+    prompt = f"; prompt {settings['prompt']!r}" if settings["prompt"] else ""
+    out_console.print(f"measured: {settings['protocol']}{prompt}; {scores['verifier']}", highlight=False, markup=False)
+
+
+_EVAL_ROWS = (
+    ("pass@1", "pass_at_1"),
+    ("standard error of pass@1", "pass_at_1_standard_error"),
+    ("pass@k", "pass_at_k"),
+    ("cons@k", "cons_at_k"),
+    ("right with the form ignored", "lenient_pass_at_1"),
+    ("instructions followed", "instruction_accuracy"),
+    ("instructions followed, loosely", "instruction_accuracy_loose"),
+    ("mean length, tokens", "completion_length_mean"),
+    ("cut", "truncated_share"),
+    ("in the form", "format_share"),
+    ("in the question's language", "language_consistency"),
+    ("reflects", "reflection_rate"),
+    ("verifies", "verification_rate"),
+    ("repeats itself", "repetition_share"),
+)
 
 _COLUMNS = (
     ("cons@k", "cons_at_k", "{:.3f}"),

@@ -96,7 +96,7 @@ def test_help_plan_and_status_import_no_torch(arguments: list[str], tmp_path: Pa
             "no way of extraction is called 'boxes'",
         ),
         (["verify", "--in", "good.jsonl", "--out", "./good.jsonl"], "the file of --in, which would be lost"),
-        (["run", "r1-zero-tiny", "--out", "good.jsonl/run"], "good.jsonl/run: no run can be written there"),
+        (["run", "r1-zero-tiny", "--out", "good.jsonl/run"], "good.jsonl/run: nothing can be written there"),
         (["sandbox", "run", "--in", "bad.jsonl", "--out", "out"], "bad.jsonl, line 1: 'tests' is no list of tests"),
         (["sandbox", "run", "--in", "tests.jsonl", "--out", "out"], "tests.jsonl, line 1: a test is an assert,"),
     ],

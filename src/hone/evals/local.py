@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from hone.engine.local.engine import LocalEngine
@@ -10,7 +11,7 @@ from hone.engine.opening import open_engine
 from hone.evals.outputs import Decoding, Output, Wanted
 from hone.models.folders import find_model
 from hone.models.loading import checksum
-from hone.types import Prompt, SamplingParams
+from hone.types import HoneError, Message, Problem, Prompt, SamplingParams
 
 
 class LocalModel:
@@ -21,14 +22,22 @@ class LocalModel:
         self._engine: LocalEngine = open_engine(find_model(model))
         self.model_hash = checksum(self._engine.model)
 
-    def longest(self, wanted: Sequence[Wanted], decoding: Decoding) -> int:
-        """Return how many tokens every output can have: those asked for, or what the model's positions leave."""
-        longest_prompt = max(len(self._encode(one, decoding.template)) for one in wanted)
-        return min(decoding.max_tokens, self._engine.num_positions - longest_prompt)
+    def fitted(self, problems: Sequence[Problem], decoding: Decoding) -> Decoding:
+        """Return the decoding with outputs no longer than the model's positions leave after the longest prompt."""
+        longest = max(len(self._encode(problem.messages, decoding.template)) for problem in problems)
+        room = self._engine.num_positions - longest
+        if room < 1:
+            raise HoneError(
+                f"model {self.model}: it has {self._engine.num_positions} positions, and the longest prompt has "
+                f"{longest} tokens: no room for an output"
+            )
+        return replace(decoding, max_tokens=min(decoding.max_tokens, room))
 
     def generate(self, wanted: Sequence[Wanted], decoding: Decoding) -> Iterator[Output]:
         groups = [list(group) for _, group in groupby(wanted, key=lambda one: one.problem_id)]
-        prompts = [Prompt(ids=self._encode(group[0], decoding.template), num_samples=len(group)) for group in groups]
+        prompts = [
+            Prompt(ids=self._encode(group[0].messages, decoding.template), num_samples=len(group)) for group in groups
+        ]
         params = SamplingParams(
             max_tokens=decoding.max_tokens, temperature=decoding.temperature, top_p=decoding.top_p
         )  # fmt: skip
@@ -47,5 +56,5 @@ class LocalModel:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _encode(self, one: Wanted, template: str) -> list[int]:
-        return self._engine.tokenizer.encode(self._engine.tokenizer.render(one.messages, template))
+    def _encode(self, messages: Sequence[Message], template: str) -> list[int]:
+        return self._engine.tokenizer.encode(self._engine.tokenizer.render(messages, template))

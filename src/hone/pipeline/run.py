@@ -6,10 +6,8 @@ silently: the run is refused, and `--from` makes it and what depends on it again
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from hone.pipeline.manifest import (
     stage_settings,
 )
 from hone.pipeline.summary import write_summary
-from hone.record.files import remove, write_json
+from hone.record.files import alone_in, remove, write_json
 from hone.stages.problems import find_problems
 from hone.tasks.preferences import read_pairs
 from hone.types import HoneError, RunError
@@ -69,7 +67,7 @@ def run_recipe(recipe: Recipe, run: Path, console: Console, *, from_stage: str |
 
     Raises `HoneError` where the folder holds stages made with other settings, or another process works in it.
     """
-    with _alone_in(run):
+    with alone_in(run):
         plan = make_plan(recipe, run)
         if from_stage:
             plan = _start_again(plan, from_stage)
@@ -159,19 +157,3 @@ def _carry_out(stage: Stage, plan: Plan, console: Console) -> None:
         record.seconds = before + time.monotonic() - started
         plan.manifest.save(plan.run)
     remove(context.resume)
-
-
-@contextmanager
-def _alone_in(run: Path) -> Iterator[None]:
-    """Hold the run's lock, which the system releases however the process ends."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        opened = (run / ".lock").open("w")
-    except OSError as error:
-        raise HoneError(f"{run}: no run can be written there: {error.strerror}; give another --out") from error
-    with opened as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HoneError(f"{run}: another process is working in this folder") from None
-        yield

@@ -62,13 +62,17 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder for one process at a time; refuse it while another one writes there. A process that dies lets go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    """Hold a folder's lock, which the system releases however the process ends; refuse where another one holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / ".lock").open("w")
+    except OSError as error:
+        raise HoneError(f"{folder}: nothing can be written there: {error.strerror}; give another --out") from error
+    with opened as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HoneError(f"{folder}: another process is writing there; wait for it, or name another folder") from error
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HoneError(f"{folder}: another process is working in this folder") from None
         yield
 
 
