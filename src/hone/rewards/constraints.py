@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from hone.rewards.sentences import count_capital_words, split_sentences
 from hone.types import HoneError
 
+MAX_WORD = 200  # characters of what is searched for, which bounds the time that a search takes
 LESS, AT_LEAST = RELATIONS = ("less than", "at least")
 # The languages among which a reply's is sought: those of the official checker's detector.
 _LANGUAGES = (
@@ -74,13 +75,13 @@ def capital_word_frequency(reply: str, *, capital_frequency: int, capital_relati
     return _compare(count_capital_words(reply), capital_relation, capital_frequency)
 
 
-_NOT_WORDS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]{1,64}@[\w.-]+|[^\w\s]|[\d_]")
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+")
 
 
 def language_of(text: str) -> str | None:
-    """Return which of `LANGUAGES` a text is in; None where it has no letters to tell by."""
-    words = " ".join(_NOT_WORDS.sub(" ", text).lower().split())
-    return str(_detector().classify(words)[0]) if words else None
+    """Return which of `LANGUAGES` a text is in, whatever its case; None where no letters stand outside addresses."""
+    prose = _ADDRESS.sub(" ", text)
+    return str(_detector().classify(prose.lower())[0]) if any(map(str.isalpha, prose)) else None
 
 
 @cache
@@ -231,7 +232,7 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "keywords:existence": Kind(keyword_existence, {"keywords": "words"}),
-    "keywords:frequency": Kind(keyword_frequency, {"keyword": "text", "frequency": "count", "relation": "relation"}),
+    "keywords:frequency": Kind(keyword_frequency, {"keyword": "word", "frequency": "count", "relation": "relation"}),
     "keywords:forbidden_words": Kind(forbidden_words, {"forbidden_words": "words"}),
     "keywords:letter_frequency": Kind(
         letter_frequency, {"letter": "character", "let_frequency": "count", "let_relation": "relation"}
@@ -241,15 +242,15 @@ KINDS: dict[str, Kind] = {
     "length_constraints:number_paragraphs": Kind(number_paragraphs, {"num_paragraphs": "count"}),
     "length_constraints:number_words": Kind(number_words, {"num_words": "count", "relation": "relation"}),
     "length_constraints:nth_paragraph_first_word": Kind(
-        nth_paragraph_first_word, {"num_paragraphs": "count", "nth_paragraph": "ordinal", "first_word": "text"}
+        nth_paragraph_first_word, {"num_paragraphs": "count", "nth_paragraph": "ordinal", "first_word": "word"}
     ),
     "detectable_content:number_placeholders": Kind(number_placeholders, {"num_placeholders": "count"}),
-    "detectable_content:postscript": Kind(postscript, {"postscript_marker": "text"}),
+    "detectable_content:postscript": Kind(postscript, {"postscript_marker": "word"}),
     "detectable_format:number_bullet_lists": Kind(number_bullet_lists, {"num_bullets": "count"}),
     "detectable_format:constrained_response": Kind(constrained_response),
     "detectable_format:number_highlighted_sections": Kind(number_highlighted_sections, {"num_highlights": "count"}),
     "detectable_format:multiple_sections": Kind(
-        multiple_sections, {"section_spliter": "text", "num_sections": "count"}
+        multiple_sections, {"section_spliter": "word", "num_sections": "count"}
     ),
     "detectable_format:json_format": Kind(json_format),
     "detectable_format:title": Kind(title),
@@ -274,13 +275,21 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _is_word(value: object) -> bool:
+    return _is_text(value) and len(str(value)) <= MAX_WORD
+
+
 # What an argument must be: in words, and as a check.
 ARGUMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "count": ("a whole number from 0 on", lambda value: _is_whole(value) and value >= 0),
     "ordinal": ("a whole number from 1 on", lambda value: _is_whole(value) and value >= 1),
-    "relation": ("'less than' or 'at least'", lambda value: value in RELATIONS),
+    "relation": ("'less than' or 'at least'", lambda value: isinstance(value, str) and value in RELATIONS),
     "text": ("text that is not blank", _is_text),
-    "words": ("a list of words", lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value))),
+    "word": (f"text of 1 to {MAX_WORD} characters, not blank", _is_word),
+    "words": (
+        f"a list of texts of 1 to {MAX_WORD} characters, not blank",
+        lambda value: isinstance(value, list) and bool(value) and all(map(_is_word, value)),
+    ),
     "character": ("one character", lambda value: _is_text(value) and len(value) == 1),
-    "language": (f"one of {' '.join(LANGUAGES)}", lambda value: value in LANGUAGES),
+    "language": (f"one of {' '.join(LANGUAGES)}", lambda value: isinstance(value, str) and value in LANGUAGES),
 }
