@@ -56,7 +56,7 @@ class Server:
     def __init__(self, answer: Callable[[dict[str, Any]], Answer], models: Answer | None = None) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
-        self.in_flight = self.most_in_flight = self.hung_up = 0
+        self.in_flight = self.most_in_flight = 0
         lock, server = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -478,7 +478,8 @@ class Hanging:
 
     def __init__(self, first: bytes, drop: bytes) -> None:
         self.first, self.drop = first, drop
-        self.num_requests = self.hung_up = 0
+        self.num_requests = 0
+        self.hung_up: list[socket.socket] = []
         self.done = threading.Event()
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
@@ -507,7 +508,8 @@ class Hanging:
                     connection.sendall(self.drop)
             except OSError:
                 pass
-            self.hung_up += not self.done.is_set()
+            if not self.done.is_set():
+                self.hung_up.append(connection)
 
     def close(self) -> None:
         self.done.set()
@@ -541,11 +543,12 @@ def test_a_server_that_hangs_in_its_tls_greeting_is_given_up() -> None:
         address = server.address.replace("http:", "https:")
         with pytest.raises(RunError, match="it hangs: 4 requests"):
             ask(endpoint(address, timeout=0.3), 10)
-        outputs = endpoint(address, timeout=60).generate(wanted(10), Decoding())
-        threading.Timer(0.2, _interrupt).start()
+    with hanging() as server:
+        outputs = endpoint(server.address.replace("http:", "https:"), timeout=60).generate(wanted(10), Decoding())
+        _interrupt_once(lambda: server.num_requests == 4)
         with pytest.raises(KeyboardInterrupt):
             next(outputs)
-        _until(lambda: server.hung_up == 8 and not requests_under_way())
+        _until(lambda: len(server.hung_up) == 4 and not requests_under_way())
 
 
 def test_a_server_that_does_not_list_its_models_is_not_waited_for_again() -> None:
@@ -588,13 +591,12 @@ def test_whoever_stops_early_hangs_up_on_what_is_in_flight(serve: Serve) -> None
     with hanging() as server:
         source = endpoint(server.address, timeout=60)
         outputs = source.generate(wanted(10), Decoding())
-        interrupt = threading.Timer(0.2, _interrupt)
-        interrupt.start()
+        _interrupt_once(lambda: server.num_requests == 4)
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             next(outputs)
         assert time.monotonic() - started < 1
-        _until(lambda: server.hung_up == 4 and not requests_under_way())
+        _until(lambda: len(server.hung_up) == 4 and not requests_under_way())
         assert server.num_requests == 4
 
     def one_at_once(body: dict[str, Any]) -> Answer:
@@ -610,8 +612,15 @@ def test_whoever_stops_early_hangs_up_on_what_is_in_flight(serve: Serve) -> None
     assert time.monotonic() - started < 0.4
 
 
-def _interrupt() -> None:
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+def _interrupt_once(reached: Callable[[], bool]) -> None:
+    """Interrupt this test, as Ctrl-C does, once `reached` holds and it waits."""
+
+    def interrupt() -> None:
+        _until(reached)
+        time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
 
 
 def _until(reached: Callable[[], bool], seconds: float = 5) -> None:
