@@ -195,7 +195,8 @@ def find_benchmark(name: str) -> Benchmark:
     plain = _plain(name)
     if plain in known:
         return known[plain]
-    close = dict.fromkeys(known[one].name for one in difflib.get_close_matches(plain, known, n=3, cutoff=0.5))
+    near = difflib.get_close_matches(plain, [_plain(one) for one in BENCHMARKS], n=3, cutoff=0.5)
+    close = [known[one].name for one in near]
     mend = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(BENCHMARKS)}"
     raise HoneError(f"no benchmark {name!r}; {mend} (a file of rows with problem and answer is one too)")
 

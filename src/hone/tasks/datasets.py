@@ -188,12 +188,10 @@ def _instructions(fields: dict[str, Any], mapping: Mapping) -> str:
     names, arguments = _find(fields, mapping.answer) or ([], [])
     if isinstance(arguments, str):
         arguments = from_json(arguments)
-    if not isinstance(names, list) or not isinstance(arguments, list) or len(names) != len(arguments):
-        raise Refused(
-            f"the instructions are {kind_of(names)} and their arguments {kind_of(arguments)}, not as many each"
-        )
-    if not names:
-        raise Refused("no instructions")
+    if not isinstance(names, list) or not isinstance(arguments, list):
+        raise Refused(f"the instructions are {kind_of(names)} and their arguments {kind_of(arguments)}, not two lists")
+    if not names or len(names) != len(arguments):
+        raise Refused(f"{len(names)} instructions and {len(arguments)} objects of arguments")
     if any(not isinstance(name, str) for name in names):
         raise Refused("the name of an instruction is not text")
     if any(not isinstance(one, dict | None) for one in arguments):
