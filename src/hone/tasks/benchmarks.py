@@ -107,7 +107,7 @@ _ALL = (
     Benchmark(
         name="olympiadbench", title="OlympiadBench, English open-ended maths", samples=4, hub="Hothan/OlympiadBench",
         hub_config="OE_TO_maths_en_COMP", hub_split="train", num_problems=674, format="math",
-        fields={"answer": "final_answer|answer", "subject": "subfield|subject"}, prompt=MATHS, licence="Apache-2.0",
+        fields={"answer": "final_answer|answer", "subject": "subfield|subject"}, prompt=MATHS, licence="MIT",
     ),
     Benchmark(
         name="mgsm-zh", title="MGSM, Chinese", samples=8, hub="juletxara/mgsm", hub_config="zh", num_problems=250,

@@ -11,7 +11,7 @@ import pytest
 from hone.rewards.extract import EXTRACTIONS
 from hone.rewards.verifiers import VERIFIERS, verify
 from hone.tasks import GENERATORS
-from hone.tasks.benchmarks import BENCHMARKS, find_benchmark, load_benchmark
+from hone.tasks.benchmarks import BENCHMARKS, BUILT_IN_PROBLEMS, find_benchmark, load_benchmark
 from hone.tasks.formats import mapping_for
 from hone.types import HoneError, Problem, Verdict
 
@@ -41,6 +41,18 @@ def test_the_table_is_sound() -> None:
     assert {benchmark.task for benchmark in BENCHMARKS.values() if benchmark.task} == set(GENERATORS)
     assert BENCHMARKS["aime2024"].samples == BENCHMARKS["aime2025"].samples == 64
     assert [name for name, benchmark in BENCHMARKS.items() if benchmark.is_dated] == ["livecodebench"]
+
+
+def test_the_page_says_what_the_table_says() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "benchmarks.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:3] == "| `"]
+    assert [row[0].strip("`") for row in rows] == list(BENCHMARKS)
+    for row, benchmark in zip(rows, BENCHMARKS.values(), strict=True):
+        size = benchmark.num_problems or BUILT_IN_PROBLEMS
+        assert row[1] == benchmark.title
+        assert f"`{benchmark.hub or benchmark.task}`" in row[2]
+        assert row[2].endswith(f", {benchmark.hub_split}") or benchmark.task or benchmark.hub_files
+        assert row[3:] == [f"{size:,}", str(benchmark.samples), benchmark.verifier, benchmark.licence]
 
 
 @pytest.mark.parametrize(
