@@ -81,7 +81,7 @@ class Comparison:
             f"A: {self.a}",
             f"B: {self.b}",
             *(f"warning: {warning}" for warning in self.warnings),
-            f"{len(self.problems)} problems in both ({only}{unscored})",
+            f"problems in both: {len(self.problems):,} ({only}{unscored})",
             f"pass@1  A {self.pass_at_1_a:.4f}  B {self.pass_at_1_b:.4f}  "
             f"B - A {self.difference:+.4f} [{low:+.4f}, {high:+.4f}]  standard error {self.standard_error:.4f}",
             f"p = {self.p_value:.2g} (paired, {how}): {self._verdict()}",
@@ -119,9 +119,7 @@ def compare(a: Path, b: Path) -> Comparison:
         if (one := of_a[name]) is not None and (other := of_b[name]) is not None
     ]
     if not pairs:
-        raise HoneError(
-            f"{a} and {b}: of no problem have both an output that could be scored; see their verdicts.jsonl"
-        )
+        raise HoneError(f"{a} and {b}: no problem has a scorable output on both sides; verdicts.jsonl says why")
     differences = np.array([pair.difference for pair in pairs])
     p_value, exact = sign_flip_test(differences)
     return Comparison(

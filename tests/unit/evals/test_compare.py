@@ -56,7 +56,7 @@ def test_figures_worked_out_by_hand(tmp_path: Path) -> None:
     assert found.difference_ci95[0] <= 0 < found.difference < found.difference_ci95[1]
     text = "\n".join(found.describe())
     assert f"A: before, math500, 4 outputs a problem ({a})" in text
-    assert "4 problems in both (1 only in A, 2 only in B)" in text
+    assert "problems in both: 4 (1 only in A, 2 only in B)" in text
     assert "pass@1  A 0.4375  B 0.7500  B - A +0.3125 [" in text
     assert "p = 0.38 (paired, every flip of signs): not told apart at 5%" in text
     assert "11 problems more" in text
@@ -106,7 +106,7 @@ def test_what_was_not_scored_is_left_out(tmp_path: Path) -> None:
     b = folder(tmp_path / "b", {"p": (2, 4), "q": (4, 4), "r": (0, 0)})
     found = compare(a, b)
     assert (found.problems, found.num_unscored) == ((("p", 0.25, 0.5),), 2)
-    assert "1 problems in both (0 only in A, 0 only in B, 2 without a scorable output on a side)" in found.describe()
+    assert "problems in both: 1 (0 only in A, 0 only in B, 2 without a scorable output on a side)" in found.describe()
     with pytest.raises(HoneError, match="no problem has a scorable output on both sides"):
         compare(folder(tmp_path / "c", {"p": (0, 0)}), b)
 
