@@ -38,6 +38,11 @@ _VERIFYING = re.compile(
     r"\b(?:verify|verifies|verifying|check|checks|checking|double-check)\b|检查|验证|验算", re.IGNORECASE
 )
 
+_PATTERNS: dict[str, dict[Kind, re.Pattern[str]]] = {
+    "countdown": {"try": _TRY, "reflection": _BACK_UP, "verification": _CHECK}
+}
+_OF_WORDS: dict[Kind, re.Pattern[str]] = {"reflection": _REFLECTIVE, "verification": _VERIFYING}
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -65,26 +70,22 @@ class Behaviour:
 
 def spans(problem_task: str, text: str) -> list[Span]:
     """Return the behaviours in a text in the order in which they stand."""
-    if problem_task == "countdown":
-        patterns: list[tuple[re.Pattern[str], Kind]] = [
-            (_TRY, "try"), (_BACK_UP, "reflection"), (_CHECK, "verification")
-        ]  # fmt: skip
-    else:
-        patterns = [(_REFLECTIVE, "reflection"), (_VERIFYING, "verification")]
-    found = [Span(*match.span(), kind) for pattern, kind in patterns for match in pattern.finditer(text)]
+    patterns = _PATTERNS.get(problem_task, _OF_WORDS)
+    found = [Span(*match.span(), kind) for kind, pattern in patterns.items() for match in pattern.finditer(text)]
     found += [Span(start, end, "slip") for start, end, true in _sums(text) if not true]
     return sorted(found, key=lambda span: (span.start, span.end))
 
 
 def measure(problem: Problem, text: str) -> Behaviour:
     """Return the figures of one output of a problem."""
-    kinds = [span.kind for span in spans(problem.task, text)]
+    patterns = _PATTERNS.get(problem.task, _OF_WORDS)
+    sums = _sums(text)
     return Behaviour(
-        tries=kinds.count("try"),
-        reflects="reflection" in kinds,
-        verifies="verification" in kinds,
-        sums=len(_sums(text)),
-        slips=kinds.count("slip"),
+        tries=len(patterns["try"].findall(text)) if "try" in patterns else 0,
+        reflects=patterns["reflection"].search(text) is not None,
+        verifies=patterns["verification"].search(text) is not None,
+        sums=len(sums),
+        slips=sum(not true for _, _, true in sums),
         repetition=repetition(text),
         loops=ends_in_loop(text),
         longest_paragraph=longest_paragraph(text),

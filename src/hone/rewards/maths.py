@@ -30,15 +30,17 @@ def equivalent(gold: str, pred: str) -> Verified:
 
 
 def equivalent_all(pairs: Sequence[tuple[str, str]]) -> list[Verified]:
-    """Judge extracted answers: (reference, answer) each. The reference may stand in a box or between dollars."""
+    """Judge extracted answers: (reference, answer) each. The reference may stand in a box or between dollars.
+
+    The same pair is judged once: of many outputs to a problem, most give one of a few answers.
+    """
     pairs = [(_reference(gold), pred) for gold, pred in pairs]
-    verdicts = [_decide(gold, pred) for gold, pred in pairs]
-    left = [place for place, verdict in enumerate(verdicts) if verdict is None]
+    verdicts = {pair: _decide(*pair) for pair in dict.fromkeys(pairs)}
+    left = [pair for pair, verdict in verdicts.items() if verdict is None]
     if left:
-        outcomes = _workers().map("hone.rewards.symbolic:same_answer", [pairs[place] for place in left])
-        for place, outcome in zip(left, outcomes, strict=True):
-            verdicts[place] = _verdict(outcome)
-    return [verdict for verdict in verdicts if verdict is not None]
+        outcomes = _workers().map("hone.rewards.symbolic:same_answer", left)
+        verdicts |= {pair: _verdict(outcome) for pair, outcome in zip(left, outcomes, strict=True)}
+    return [verdict for pair in pairs if (verdict := verdicts[pair]) is not None]
 
 
 def check_reference(gold: str) -> None:

@@ -29,7 +29,7 @@ def repetition(text: str) -> float:
     In a text that runs on for 13 Han characters or kana without a space, each of them is a unit, and a window has 13.
     """
     units, window = text.split(), REPEAT_WINDOW
-    if any(len(_CHARACTER.findall(word)) >= REPEAT_WINDOW_UNSPACED for word in units):
+    if _CHARACTER.search(text) and any(len(_CHARACTER.findall(word)) >= REPEAT_WINDOW_UNSPACED for word in units):
         units = [unit for word in units for unit in _CHARACTER_OR_RUN.findall(word)]
         window = REPEAT_WINDOW_UNSPACED
     num_windows = len(units) - window + 1
@@ -45,9 +45,12 @@ def ends_in_loop(text: str) -> bool:
     may be cut anywhere.
     """
     tail = text.rstrip()[-LOOP_TIMES * LONGEST_PERIOD :]
-    for period in range(1, LONGEST_PERIOD + 1):
+    end = tail[-LOOP_CHARACTERS // LOOP_TIMES :]
+    place = len(tail) - len(end)
+    while (place := tail.rfind(end, 0, place + len(end) - 1)) >= 0:  # only where the end stood before, it may repeat
+        period = len(tail) - len(end) - place
         span = max(LOOP_CHARACTERS, LOOP_TIMES * period)
-        if span > len(tail):
+        if period > LONGEST_PERIOD or span > len(tail):
             return False
         if tail[-span:-period] == tail[-span + period :]:
             return True

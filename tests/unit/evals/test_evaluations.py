@@ -47,7 +47,7 @@ def test_outputs_are_stored_with_all_that_made_them(evaluation: Path) -> None:
     assert [(row["problem_id"], row["index"]) for row in rows] == [(name, i) for name in problems for i in range(3)]
     assert len({row["seed"] for row in rows}) == 18
     assert {row["finish_reason"] for row in rows} <= {"stop", "length"}
-    assert all(0 < row["num_tokens"] <= 48 and "user" in row["prompt"] for row in rows)
+    assert all(0 < row["num_tokens"] <= 48 and row["prompt"].startswith("User:") for row in rows)
     assert {row["model_hash"] for row in rows} == {settings["model_hash"]}
     assert not (evaluation / "journal.jsonl").exists()
 
@@ -178,7 +178,7 @@ def test_published_scores_and_majorities_are_met(tmp_path: Path) -> None:
         (["eval", "--generations", "missing.jsonl"], "missing.jsonl"),
         (["eval", "http://127.0.0.1:9/v1"], "127.0.0.1:9"),
         (["regrade", "."], "no evaluation there"),
-        (["compare", ".", "."], "no evaluation"),
+        (["compare", ".", ".."], "no evaluation"),
         (["report", "--compare", "."], "no evaluation"),
         (["report", "a", "b"], "2 folders: a report is of one run; evaluations are compared with --compare"),
     ],
