@@ -26,10 +26,10 @@ from hone.tasks.benchmarks import load_benchmark
 from hone.types import Message, Problem
 
 SAMPLES = 64
-WORDS = (
-    "so we have the sum of all these terms and then by the identity above it follows that each factor must divide the "
-    "other wait let me check this again since the value could be negative here however the square is not"
-).split()  # noqa: SIM905
+WORDS = """
+so we have the sum of all these terms and then by the identity above it follows that each factor must divide the other
+wait let me check this again since the value could be negative here however the square is not
+""".split()
 
 
 def own_problems(rng: random.Random) -> list[Problem]:
@@ -156,9 +156,8 @@ def main() -> None:
           f"cons@{SAMPLES} {scores['cons_at_k']:.3f}, unscorable {scores['num_unscorable']}")  # fmt: skip
     print(f"{'':<10}{'median':>10}{'lowest':>10}{'highest':>10}")
     print(f"{'seconds':<10}{statistics.median(seconds):>10.1f}{min(seconds):>10.1f}{max(seconds):>10.1f}")
-    print(
-        f"peak memory of all processes: {max(mb for _, mb in found):.0f} MB; with {SAMPLES // 4} samples {few_mb:.0f} MB"
-    )
+    many_mb = max(mb for _, mb in found)
+    print(f"peak memory of all processes: {many_mb:.0f} MB; with {SAMPLES // 4} samples {few_mb:.0f} MB")
     result = {
         "figure": round(statistics.median(seconds), 1), "unit": "s", "peer": None, "peer_figure": None, "ratio": None,
         "limit_share": None,
