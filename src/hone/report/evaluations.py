@@ -20,7 +20,7 @@ from hone.types import HoneError
 
 FORMAT = 1
 _CODES = {"right": "r", "wrong": "w", "unscorable": "u"}  # of an output that was not cut; of one that was, in capitals
-_NEEDED = ("model", "benchmark", "verifier", "settings", "num_problems", "samples", "num_outputs", "pass_at_1")
+_NEEDED = ("model", "benchmark", "verifier", "settings", "num_problems", "samples", "num_outputs")
 _TEXT_COLUMNS = ["problem_id", "index", "prompt", "completion", "finish_reason", "num_tokens"]
 _BATCH_ROWS = 64
 

@@ -26,6 +26,7 @@ _COLOURS = (*MODEL_COLOURS, "grey")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")  # of further models, once the colours are used up
 _NO_SETTING = {"format", "model", "benchmark", "hone", "num_problems", "protocol"}  # cannot make two scores differ
 _EXPECTED = {"model_hash", "seed"}  # differ from model to model, and that is no reason to warn
+_SPOILING = {"verifier", "problems_hash"}  # where they differ, so does what is measured
 _OWN_FIGURES = (
     Figure("pass_at_k", "pass@k", "score", "problems of which k answers hold a right one"),
     Figure("instruction_accuracy", "instructions", "score", "single instructions that were followed"),
@@ -82,6 +83,7 @@ def measured_row(entry: Entry) -> Row:
         "colour": entry.colour,
         "symbol": entry.symbol,
         "samples": scores["samples"],
+        "k": max((point["k"] for point in _curve(entry)), default=scores["samples"]),
         "num_problems": scores["num_problems"],
         "unscorable_share": None if unscorable is None else unscorable / max(1, scores["num_outputs"]),
         "best": False,
@@ -159,7 +161,8 @@ def _benchmark(name: str, entries: Sequence[Entry]) -> Row:
         "name": name,
         "rows": rows,
         "figures": [figure for figure in _FIGURES if _told(figure, rows)],
-        "k": rows[0]["samples"] if len({row["samples"] for row in rows}) == 1 else "k",
+        "samples": _one_or_k(row["samples"] for row in rows),
+        "k": _one_or_k(row["k"] for row in rows),
         "doubts": doubts,
         "settings": _settings_table(entries),
         "protocols": list(dict.fromkeys(str(entry.evaluation.settings.get("protocol") or "") for entry in entries)),
@@ -173,6 +176,12 @@ def _told(figure: Figure, rows: Sequence[Row]) -> bool:
     """Tell whether a figure is known of a model, and is not pass@1 once more, as pass@k is where k is 1."""
     repeated = figure.key == "pass_at_k" and all(row["samples"] == 1 for row in rows)
     return not repeated and any(row[figure.key] is not None for row in rows)
+
+
+def _one_or_k(values: Iterable[int]) -> int | str:
+    """Return what stands for k in a column's title: the number, where it is everyone's."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else "k"
 
 
 def _settings_table(entries: Sequence[Entry]) -> list[Row]:
@@ -225,14 +234,15 @@ def _doubts(entries: Sequence[Entry]) -> list[Row]:
         doubts.append({"spoils": True, "text": f"the problems differ: {counts}; {shared} of them are everyone's"})
     for key in dict.fromkeys(key for one in settings for key in one):
         values = [one.get(key, "–") for one in settings]
-        if len(set(values)) == 1 or key in _EXPECTED:
+        known_already = key == "problems_hash" and bool(doubts)
+        if len(set(values)) == 1 or key in _EXPECTED or known_already:
             continue
         by_value = {
             value: [entry.label for entry, own in zip(entries, values, strict=True) if own == value]
             for value in dict.fromkeys(values)
         }
         said = "; ".join(f"{_cut(value)} ({', '.join(labels)})" for value, labels in by_value.items())
-        doubts.append({"spoils": key == "verifier", "text": f"{_short(key)}: {said}"})
+        doubts.append({"spoils": key in _SPOILING, "text": f"{_short(key)}: {said}"})
     return doubts
 
 
@@ -293,10 +303,7 @@ def _curve_chart(name: str, entries: Sequence[Entry]) -> Row | None:
     """Return pass@k against k; None where no problem has more than one output."""
     curves = []
     for entry in entries:
-        points = [
-            point for point in entry.evaluation.scores.get("pass_at_k_curve") or []
-            if _number(point.get("k")) is not None and _number(point.get("pass_at_k")) is not None
-        ]  # fmt: skip
+        points = _curve(entry)
         curve = _look({"label": entry.label, "colour": entry.colour, "symbol": entry.symbol}) | {
             "x": [point["k"] for point in points],
             "y": [finite(point["pass_at_k"]) for point in points],
@@ -311,6 +318,13 @@ def _curve_chart(name: str, entries: Sequence[Entry]) -> Row | None:
         return None
     powers = [tick for tick in ticks if tick in {2**n for n in range(20)}]
     return _chart(name, "k answers", curves) | {"ticks": powers if len(powers) > 1 else ticks}
+
+
+def _curve(entry: Entry) -> list[Row]:
+    return [
+        point for point in entry.evaluation.scores.get("pass_at_k_curve") or []
+        if _number(point.get("k")) is not None and _number(point.get("pass_at_k")) is not None
+    ]  # fmt: skip
 
 
 def _chart(title: str, x_title: str, curves: Sequence[Row]) -> Row:
