@@ -83,6 +83,27 @@ def test_other_verifiers_and_problems_spoil_a_comparison(tmp_path: Path) -> None
     assert 'best"' not in section(page, "results")
 
 
+def test_other_problems_under_the_same_ids_spoil_a_comparison(tmp_path: Path) -> None:
+    low, high = scored(0.1, 0.05, 0.15), scored(0.9, 0.85, 0.95)
+    folders = [
+        write_evaluation(tmp_path / name, {"p": [RIGHT]}, model=name, scores=figures, settings={"problems_hash": name})
+        for name, figures in (("a", low), ("b", high))
+    ]
+    page = page_of(*folders)
+    assert "problems hash: a (a); b (b)" in page.text
+    assert 'best"' not in section(page, "results")
+
+
+def test_the_k_of_pass_at_k_is_that_of_the_curve(tmp_path: Path) -> None:
+    """Where an output is unscorable, pass@k ends below the number of samples; cons@k does not."""
+    curve = [{"k": k, "pass_at_k": 0.5, "pass_at_k_ci95": None} for k in (1, 2)]
+    folder = write_evaluation(tmp_path / "a", {"p": [RIGHT, WRONG, RIGHT]}, scores={"pass_at_k_curve": curve})
+    shown = section(page_of(folder), "results")
+    assert ">pass@2<" in shown
+    assert ">cons@3<" in shown
+    assert "pass@3" not in shown
+
+
 def test_settings_that_differ_are_named(tmp_path: Path) -> None:
     settings = {"decoding": {"temperature": 0.0, "top_p": 0.95, "max_tokens": 32768, "template": "chat"}, "seed": 7}
     folders = [
