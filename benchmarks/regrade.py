@@ -26,10 +26,12 @@ from hone.tasks.benchmarks import load_benchmark
 from hone.types import Message, Problem
 
 SAMPLES = 64
-WORDS = """
-so we have the sum of all these terms and then by the identity above it follows that each factor must divide the other
-wait let me check this again since the value could be negative here however the square is not
-""".split()
+WORDS = [
+    "so", "we", "have", "the", "sum", "of", "all", "these", "terms", "and", "then", "by", "the", "identity", "above",
+    "it", "follows", "that", "each", "factor", "must", "divide", "the", "other", "wait", "let", "me", "check",
+    "this", "again", "since", "the", "value", "could", "be", "negative", "here", "however", "the", "square", "is",
+    "not",
+]  # fmt: skip
 
 
 def own_problems(rng: random.Random) -> list[Problem]:
