@@ -81,7 +81,7 @@ class Dataset(Strict):
     """The field that holds a program's tests."""
     setup: str = ""
     """The field that holds code which precedes a program."""
-    verifier: Literal["", "number", "expression", "math", "choice", "code", "rubric", "judge"] = ""
+    verifier: Literal["", "number", "expression", "math", "choice", "code", "rubric", "instructions", "judge"] = ""
     """What decides whether an answer is right."""
     extract: Literal["", "tags", "boxed", "phrase", "choice", "code", "auto", "summary"] = ""
     """Where in a completion the answer stands."""

@@ -135,12 +135,6 @@ def verify(problem: Problem, text: str, *, lenient: bool = False) -> Verified:
     return verify_all([(problem, text)], lenient=lenient)[0]
 
 
-def answer_key(problem: Problem, text: str) -> str | None:
-    """Return what makes two final answers the same answer, for majority votes; None where there is none."""
-    answer = extract(text, problem.extract)
-    return None if answer is None else VERIFIERS[problem.verifier].key(answer)
-
-
 # What is said where a completion holds no answer of the form that its problem asks for.
 MISSING = {
     "tags": "no single pair of answer tags",

@@ -163,7 +163,8 @@ def _gold_and_near(problem: Problem) -> Iterator[_Try]:
 
 
 def _has_gold(problem: Problem) -> bool:
-    return bool(problem.answer) and problem.verifier != "rubric"  # which says what an answer holds and is none itself
+    """Whether the reference is an answer; a rubric or instructions say what an answer holds, and are none themselves."""
+    return bool(problem.answer) and problem.verifier not in ("rubric", "instructions")
 
 
 def _attacks(problem: Problem) -> Iterator[_Try]:

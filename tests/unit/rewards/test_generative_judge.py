@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from keys import answer_key
 
 from hone.rewards.compose import score_all
 from hone.rewards.judge import (
@@ -26,7 +27,7 @@ from hone.rewards.judge import (
     scores_prompt,
     verdict_prompt,
 )  # fmt: skip
-from hone.rewards.verifiers import VERIFIERS, answer_key, completion_with, verify, verify_all
+from hone.rewards.verifiers import VERIFIERS, completion_with, verify, verify_all
 from hone.types import HoneError, Message, Problem, RewardRule, RunError, Verdict
 
 RIGHT, WRONG, UNSCORABLE = Verdict.RIGHT, Verdict.WRONG, Verdict.UNSCORABLE

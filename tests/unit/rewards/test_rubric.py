@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from keys import answer_key
 
 from hone.rewards.compose import score
-from hone.rewards.verifiers import VERIFIERS, answer_key, completion_with, verify
+from hone.rewards.verifiers import VERIFIERS, completion_with, verify
 from hone.types import HoneError, Problem, RewardRule, Verdict
 
 RIGHT, WRONG = Verdict.RIGHT, Verdict.WRONG

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from keys import answer_key
 
 from hone.rewards.arithmetic import last_expression
-from hone.rewards.verifiers import VERIFIERS, answer_key, completion_with, verify, verify_all
+from hone.rewards.verifiers import VERIFIERS, completion_with, verify, verify_all
 from hone.types import HoneError, Problem, StdinTest, Verdict
 
 RIGHT, WRONG = Verdict.RIGHT, Verdict.WRONG
