@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 
-CONTROL = 0  # a message of one byte with two descriptors, the box's channel and status, starts one; without, it is echoed
+CONTROL = 0  # a byte with two descriptors, a box's channel and status, starts one; a byte alone is echoed
 CHANNEL, FILTER, STATUS = 3, 4, 5  # what a box has them as; `bubblewrap.box_command` names the last two
 NOBODY = 65534
 

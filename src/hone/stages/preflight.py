@@ -163,7 +163,7 @@ def _gold_and_near(problem: Problem) -> Iterator[_Try]:
 
 
 def _has_gold(problem: Problem) -> bool:
-    """Whether the reference is an answer; a rubric or instructions say what an answer holds, and are none themselves."""
+    """Whether the reference is an answer; a rubric or instructions only say what one must hold."""
     return bool(problem.answer) and problem.verifier not in ("rubric", "instructions")
 
 

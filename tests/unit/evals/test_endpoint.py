@@ -146,11 +146,17 @@ def only(source: Endpoint) -> Output:
 
 
 def test_every_output_comes_once_and_so_many_are_in_flight(serve: Serve) -> None:
-    def slow(body: dict[str, Any]) -> Answer:
-        time.sleep(0.2 if body["seed"] == 100 else 0.02)
+    eight, late = threading.Barrier(8), threading.Event()
+
+    def together(body: dict[str, Any]) -> Answer:
+        if body["seed"] < 108:
+            eight.wait(10)
+        if body["seed"] == 120:
+            late.set()
+        assert body["seed"] != 100 or late.wait(10)
         return echo(body)
 
-    server = serve(slow)
+    server = serve(together)
     outputs = ask(server.endpoint(concurrency=8), 40)
     assert server.most_in_flight == 8
     assert outputs[0].problem_id != "p/0", "they come as they finish"
@@ -381,8 +387,8 @@ def test_a_busy_server_is_given_the_time_that_it_asks_for(serve: Serve) -> None:
         return (429, waits[len(times) - 1], b"slow down") if len(times) < 3 else echo(body)
 
     only(serve(busy).endpoint())
-    assert 1 <= times[1] - times[0] < 2
-    assert 0.8 <= times[2] - times[1] < 3
+    assert times[1] - times[0] >= 1
+    assert times[2] - times[1] >= 0.8  # of dates, seconds are the smallest part
 
 
 def test_no_server_is_waited_for_longer_than_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,7 +540,7 @@ def test_a_server_that_hangs_on_every_request_is_given_up(kind: str) -> None:
         started = time.monotonic()
         with pytest.raises(RunError, match=r"it hangs: 4 requests in a row got no answer within 0\.3 s; see to the"):
             ask(endpoint(server.address, timeout=0.3, tries=50), 100)
-        assert 0.3 <= time.monotonic() - started < 2
+        assert 0.3 <= time.monotonic() - started < 8  # fifty tries take 15 s
         assert server.num_requests < 10
 
 
@@ -559,28 +565,28 @@ def test_a_server_that_does_not_list_its_models_is_not_waited_for_again() -> Non
 
 
 def test_one_request_that_hangs_is_asked_again(serve: Serve) -> None:
-    slow = iter([True, True])
+    slow = iter([True])
 
     def answer(body: dict[str, Any]) -> Answer:
-        time.sleep(0.6 if body["seed"] == 101 and next(slow, False) else 0)
+        time.sleep(1.5 if body["seed"] == 101 and next(slow, False) else 0)
         return echo(body)
 
     server = serve(answer)
-    assert len(ask(server.endpoint(timeout=0.3), 20)) == 20
-    assert len(server.requests) == 22
+    assert len(ask(server.endpoint(timeout=1), 20)) == 20
+    assert len(server.requests) == 21
 
 
 def test_a_server_that_hangs_after_a_while_is_given_up(serve: Serve) -> None:
     def answer(body: dict[str, Any]) -> Answer:
-        time.sleep(1 if body["seed"] >= 110 else 0)
+        time.sleep(2 if body["seed"] >= 110 else 0)
         return echo(body)
 
     started = time.monotonic()
     found: list[Output] = []
     with pytest.raises(RunError, match="it hangs: 8 requests in a row"):
-        found.extend(serve(answer).endpoint(timeout=0.2, tries=50).generate(wanted(100), Decoding()))
+        found.extend(serve(answer).endpoint(timeout=0.7, tries=50).generate(wanted(100), Decoding()))
     assert len(found) == 10
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10  # fifty tries take 35 s
 
 
 def requests_under_way() -> int:
@@ -595,13 +601,13 @@ def test_whoever_stops_early_hangs_up_on_what_is_in_flight(serve: Serve) -> None
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             next(outputs)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 8
         _until(lambda: len(server.hung_up) == 4 and not requests_under_way())
         assert server.num_requests == 4
 
     def one_at_once(body: dict[str, Any]) -> Answer:
         if body["seed"] > 100:
-            time.sleep(0.5)
+            time.sleep(4)
         return echo(body)
 
     outputs = serve(one_at_once).endpoint(timeout=60).generate(wanted(10), Decoding())
@@ -609,7 +615,7 @@ def test_whoever_stops_early_hangs_up_on_what_is_in_flight(serve: Serve) -> None
     outputs.close()  # type: ignore[attr-defined]
     started = time.monotonic()
     _until(lambda: not requests_under_way())
-    assert time.monotonic() - started < 0.4
+    assert time.monotonic() - started < 3
 
 
 def _interrupt_once(reached: Callable[[], bool]) -> None:

@@ -137,7 +137,8 @@ def test_malformed_rows_of_outputs_are_refused_by_their_line(row: Any, wanted: s
 
 def test_outputs_made_elsewhere_are_scored(tmp_path: Path) -> None:
     file = tmp_path / "outputs.jsonl"
-    more = {"id": "b", "problem": "多少", "answer": "x^2", "responses": ["The answer is $x^2$.", "\ud83d 1"], "level": "Level 2"}
+    responses = ["The answer is $x^2$.", "\ud83d 1"]
+    more = {"id": "b", "problem": "多少", "answer": "x^2", "responses": responses, "level": "Level 2"}
     file.write_text(json.dumps(ROW) + "\n" + json.dumps(more) + "\n")
     done = hone("eval", "--generations", str(file), "--out", str(tmp_path / "e"))
     assert done.returncode == 0, done.stderr
