@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from hone.models.folders import find_model
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 COUNTDOWN = ("eval", "base-tiny", "--benchmark", "countdown", "--count", "6", "--samples", "3", "--max-tokens", "48")
@@ -189,6 +192,16 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], wanted: str, tm
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert wanted in done.stderr
+
+
+def test_a_model_without_a_chat_template_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(find_model("base-tiny"), model)
+    (model / "chat_template.jinja").unlink()
+    done = hone("eval", str(model), "--count", "4", "--out", str(tmp_path / "e"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "the model has no chat template" in done.stderr
+    assert not (tmp_path / "e").exists()
 
 
 def test_another_verifier_that_is_none_or_asks_a_model_is_refused(evaluation: Path, tmp_path: Path) -> None:
