@@ -16,7 +16,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from hone.evals.grading import Grader
+from hone.evals.scores import Answered
 from hone.models.folders import find_model
+from hone.types import AssertTest, HoneError, Message, Problem, RunError
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 COUNTDOWN = ("eval", "base-tiny", "--benchmark", "countdown", "--count", "6", "--samples", "3", "--max-tokens", "48")
@@ -231,16 +234,31 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing(evaluation: Path, tmp
     assert "Traceback" not in done.stderr
 
 
-def test_grading_dies_with_a_clear_line_when_its_process_is_killed() -> None:
-    from hone.evals.grading import Grader
-    from hone.evals.scores import Answered
-    from hone.types import Message, Problem, RunError
+def answered(text: str) -> Answered:
+    return Answered(text=text, num_tokens=1, truncated=False)
 
-    problem = Problem(id="p", task="t", messages=(Message(role="user", content="?"),), answer="1", verifier="math")
+
+def test_programs_are_run_in_the_sandbox_of_a_process_that_grades(isolation: None) -> None:
+    asked = (Message(role="user", content="Add two numbers."),)
+    test = AssertTest(code="assert add(2, 3) == 5")
+    problem = Problem(id="p", task="t", messages=asked, verifier="code", extract="code", tests=(test,))
+    outputs = [answered(f"```python\ndef add(a, b):\n    return a {sign} b\n```") for sign in "+-"]
     with Grader(1) as grader:
+        (graded,) = grader.grade([(problem, outputs)])
+    assert [row["verdict"] for row in graded.rows] == ["right", "wrong"]
+    assert graded.consensus is None
+
+
+def test_a_fault_in_a_process_that_grades_is_one_clear_line() -> None:
+    asked = (Message(role="user", content="?"),)
+    problem = Problem(id="p", task="t", messages=asked, answer="1", verifier="math")
+    broken = Problem(id="q", task="t", messages=asked, verifier="code", extract="code")
+    with Grader(1) as grader:
+        with pytest.raises(HoneError, match="problem q: it has no tests"):
+            list(grader.grade([(problem, [answered("1")]), (broken, [answered("1")])]))
         process = grader._idle.get()
         process.kill()
         process.wait()
         grader._idle.put(process)
         with pytest.raises(RunError, match="the process that graded p ended"):
-            list(grader.grade([(problem, [Answered(text="1", num_tokens=1, truncated=False)])]))
+            list(grader.grade([(problem, [answered("1")])]))
