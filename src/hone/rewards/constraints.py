@@ -8,15 +8,13 @@ the reply. Languages are told apart by `py3langid`, the extra [language].
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
+from hone.rewards.language import detector
 from hone.rewards.sentences import count_capital_words, split_sentences
-from hone.types import HoneError
 
 MAX_WORD = 200  # characters of what is searched for, which bounds the time that a search takes
 LESS, AT_LEAST = RELATIONS = ("less than", "at least")
@@ -26,6 +24,7 @@ _LANGUAGES = (
     "ru sk sl so sq sv sw ta te th tl tr uk ur vi zh"
 )
 LANGUAGES = tuple(_LANGUAGES.split())
+_NEED = "instructions about the language of a reply need"
 
 
 def _compare(number: int, relation: str, limit: int) -> bool:
@@ -81,20 +80,7 @@ _ADDRESS = re.compile(r"(?:https?://|www\.)\S+")
 def language_of(text: str) -> str | None:
     """Return which of `LANGUAGES` a text is in, whatever its case; None where no letters stand outside addresses."""
     prose = _ADDRESS.sub(" ", text)
-    return str(_detector().classify(prose.lower())[0]) if any(map(str.isalpha, prose)) else None
-
-
-@cache
-def _detector() -> Any:
-    try:
-        langid = importlib.import_module("py3langid.langid")
-    except ModuleNotFoundError as error:
-        raise HoneError(
-            "instructions about the language of a reply need py3langid: pip install 'hone-r1[language]'"
-        ) from error
-    detector = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
-    detector.set_languages(LANGUAGES)
-    return detector
+    return str(detector(LANGUAGES, _NEED).classify(prose.lower())[0]) if any(map(str.isalpha, prose)) else None
 
 
 # --- length ---

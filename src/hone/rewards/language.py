@@ -194,18 +194,19 @@ def _words_of(sentence: str, target: str, rivals: tuple[str, ...]) -> float:
     if "Han" in counts and "Han" in _scripts(target):
         found = "ja" if counts.get("Kana") else "zh"
     else:
-        found = _detector((target, *rivals)).classify(sentence.encode("utf-8", "ignore"))[0]
+        languages = (target, *rivals)
+        told = detector(languages, f"telling {', '.join(languages)} apart needs")
+        found = told.classify(sentence.encode("utf-8", "ignore"))[0]
     return words if found == target else 0.0
 
 
 @cache
-def _detector(languages: tuple[str, ...]) -> Any:
+def detector(languages: tuple[str, ...], whose_need: str = "telling languages apart needs") -> Any:
+    """Return what names the language of a text, one of these; `HoneError` where the extra [language] is missing."""
     try:
         langid = importlib.import_module("py3langid.langid")
     except ModuleNotFoundError as error:
-        raise HoneError(
-            f"telling {', '.join(languages)} apart needs py3langid: pip install 'hone-r1[language]'"
-        ) from error
-    detector = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
-    detector.set_languages(languages)
-    return detector
+        raise HoneError(f"{whose_need} py3langid: pip install 'hone-r1[language]'") from error
+    found = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
+    found.set_languages(languages)
+    return found

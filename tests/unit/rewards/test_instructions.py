@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from keys import answer_key
 
-from hone.rewards import constraints
 from hone.rewards.constraints import KINDS, language_of
 from hone.rewards.instructions import Followed, followed, needs_language
+from hone.rewards.language import detector
 from hone.rewards.sentences import count_capital_words, split_sentences
-from hone.rewards.verifiers import VERIFIERS, answer_key, completion_with, verify
+from hone.rewards.verifiers import VERIFIERS, completion_with, verify
 from hone.types import HoneError, Problem, Verdict
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data" / "ifeval.jsonl"
@@ -388,7 +389,7 @@ def test_a_reference_that_cannot_be_read(answer: str, why: str) -> None:
 
 def test_without_the_extra_language_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    constraints._detector.cache_clear()
+    detector.cache_clear()
     lowercase = problem(("change_case:english_lowercase", {}))
     assert needs_language(lowercase.answer)
     with pytest.raises(HoneError, match=r"problem ifeval/1: .* need py3langid: pip install 'hone-r1\[language\]'"):
