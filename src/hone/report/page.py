@@ -50,7 +50,7 @@ def render(template: str, script: str, page: Row, charts: Sequence[Row], data: R
 def embedded(data: Any) -> str:
     """Return data as JSON. Without a single `<`, no text in it can end the script element around it."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def write_page(out: Path, page: bytes) -> Path:
