@@ -212,21 +212,25 @@ def test_hostile_text_stays_inert(tmp_path: Path) -> None:
 
 def test_a_large_evaluation_makes_no_large_page(tmp_path: Path) -> None:
     """All verdicts are there, of the completions a selection that is the same each time; the page says so."""
-    long = output(completion="<think>" + "步 <" * 8000 + "</think>" + "5" * 300)
-    outputs = {f"p{n}": [long, *[WRONG] * 9] for n in range(120)}
+    long = output(completion="<think>" + "<" * 25_000 + "</think>" + "5" * 300)  # six bytes a character on the page
+    outputs = {f"p{n}": [*[long] * 4, *[WRONG] * 6] for n in range(120)}
     folder = write_evaluation(tmp_path / "a", outputs, row_group_size=100)
     bare = write_evaluation(tmp_path / "b", {"p": [RIGHT]})
     page, small = page_of(folder), page_of(bare)
     assert len(page.source) - len(small.source) < 8_500_000
     assert page.source == page_of(folder).source
     browser = page.data["browsers"][0]
-    assert browser["models"][0]["verdicts"] == ["r" + 9 * "w"] * 120
+    assert browser["models"][0]["verdicts"] == ["rrrrwwwwww"] * 120
     assert len(browser["questions"]) == len(browser["models"][0]["outputs"]) == MAX_PROBLEMS
     shown = [one for found in browser["models"][0]["outputs"].values() for one in found]
     assert len(shown) == MAX_PROBLEMS * MAX_OUTPUTS
-    assert all(one["text"][-1]["runs"] == ["5" * 300] for one in shown if one["cut"])  # it is the thinking that is cut
+    cut = [one["text"] for one in shown if one["cut"]]
+    assert len(cut) == MAX_PROBLEMS * (MAX_OUTPUTS - 1)  # the first of each verdict is among those shown
+    for think, answer in cut:
+        assert answer["runs"] == ["5" * 300]  # it is the thinking that is cut
+        assert 7_000 < think["runs"][0].count("<") < 8_000  # at the next length, for at 20,000 all were 14 MB
     assert "160 of 1,200 outputs are here with their text" in " ".join(page.text.split())
-    assert "40 of them are" in page.text
+    assert "120 of them are" in page.text
 
 
 def test_outputs_are_read_where_they_stand(tmp_path: Path) -> None:
