@@ -8,7 +8,7 @@ not independent, and what makes problems hard is common to both sides. Source: M
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hone.http import line
-from hone.report.evaluations import Evaluation, read_evaluations
+from hone.report.evaluations import Evaluation, read_evaluations, read_problems
 from hone.types import HoneError
 
 RESAMPLES = 10_000
@@ -113,6 +113,7 @@ def compare(a: Path, b: Path) -> Comparison:
             f"{a} ({line(first.benchmark)}) and {b} ({line(second.benchmark)}) share no problem; compare evaluations "
             "of one benchmark"
         )
+    _refuse_other_questions(first, second, shared)
     pairs = [
         Paired(name, one, other)
         for name in shared
@@ -227,6 +228,17 @@ def _shares(evaluation: Evaluation) -> dict[str, float | None]:
             f"regrade {evaluation.folder}"
         )
     return found
+
+
+def _refuse_other_questions(a: Evaluation, b: Evaluation, shared: Sequence[str]) -> None:
+    """Refuse two sets that give other problems the same names, as files whose rows are counted do."""
+    asked, also = (read_problems(evaluation, set(shared)) for evaluation in (a, b))
+    other = [name for name in shared if asked.get(name, {}).get("question") != also.get(name, {}).get("question")]
+    if other:
+        raise HoneError(
+            f"{a.folder} and {b.folder}: {len(other)} of {len(shared)} problems have the same id and another question, "
+            f"{line(other[0])} among them; compare evaluations of one benchmark"
+        )
 
 
 def _label(evaluation: Evaluation) -> str:

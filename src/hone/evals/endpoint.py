@@ -15,7 +15,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
@@ -33,6 +33,7 @@ _CHAT = "/chat/completions"
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _AGAIN = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _MENDS: dict[int, str] = {
+    HTTPStatus.BAD_REQUEST: "where it is the length that it refuses, lower --max-tokens",
     HTTPStatus.UNAUTHORIZED: "give it a key that it accepts",
     HTTPStatus.FORBIDDEN: "give it a key that it accepts",
     HTTPStatus.NOT_FOUND: "name a model that it has, or correct the address (.../v1)",
@@ -67,7 +68,7 @@ class Endpoint(Source):
         self.model = self._only_model() if model is None else model
         self.model_hash = ""  # a server does not tell
 
-    def generate(self, wanted: Sequence[Wanted], decoding: Decoding) -> Iterator[Output]:
+    def generate(self, wanted: Sequence[Wanted], decoding: Decoding) -> Generator[Output]:
         """Yield the outputs as they finish, in any order; at most `concurrency` are under way or wait to be taken.
 
         Closing the iterator, or an interrupt, hangs up on the requests in flight. Raise HoneError for what the server
@@ -83,7 +84,7 @@ class Endpoint(Source):
     def close(self) -> None:
         """Do nothing: between outputs nothing is held."""
 
-    def _outputs(self, wanted: Sequence[Wanted], decoding: Decoding) -> Iterator[Output]:
+    def _outputs(self, wanted: Sequence[Wanted], decoding: Decoding) -> Generator[Output]:
         num_workers = min(self.concurrency, len(wanted))
         run = _Run(todo=iter(wanted), room=threading.Semaphore(num_workers), num_workers=num_workers)
         try:

@@ -7,6 +7,7 @@ loses at most the line that it was writing.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -55,9 +56,31 @@ def begin(folder: Path, settings: Settings, problems: Sequence[Problem]) -> None
         return
     if folder.exists() and any(entry.name != ".lock" for entry in folder.iterdir()):
         raise HoneError(f"{folder}: it holds something else than an evaluation; name another folder by --out")
+    _write_problems(folder, problems)
+    write_json(path, dict(settings))  # last: a folder with it is whole
+
+
+def begin_copy(folder: Path, out: Path, problems: Sequence[Problem]) -> None:
+    """Make an evaluation of the same outputs in another folder, with `problems` that are judged otherwise."""
+    settings = read_settings(folder)
+    if not has_outputs(folder):
+        next(read_outputs(folder))  # says why
+    begin(out, settings, problems)
+    _write_problems(out, problems)
+    write_atomically(out / GENERATIONS, lambda temporary: _link(folder / GENERATIONS, temporary))
+
+
+def _link(file: Path, to: Path) -> None:
+    """Give a file that is never rewritten a second name; copy it where the file system cannot."""
+    try:
+        to.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, to)
+
+
+def _write_problems(folder: Path, problems: Sequence[Problem]) -> None:
     lines = (json.dumps(as_row(problem), ensure_ascii=False) + "\n" for problem in problems)
     write_text(folder / PROBLEMS, "".join(lines))
-    write_json(path, dict(settings))  # last: a folder with it is whole
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

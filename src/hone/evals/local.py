@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -33,7 +33,7 @@ class LocalModel:
             )
         return replace(decoding, max_tokens=min(decoding.max_tokens, room))
 
-    def generate(self, wanted: Sequence[Wanted], decoding: Decoding) -> Iterator[Output]:
+    def generate(self, wanted: Sequence[Wanted], decoding: Decoding) -> Generator[Output]:
         groups = [list(group) for _, group in groupby(wanted, key=lambda one: one.problem_id)]
         prompts = [
             Prompt(ids=self._encode(group[0].messages, decoding.template), num_samples=len(group)) for group in groups

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -53,7 +53,7 @@ class Source(Protocol):
     model: str
     model_hash: str  # the checksum of its weights; empty where it cannot be known
 
-    def generate(self, wanted: Sequence[Wanted], decoding: Decoding) -> Iterator[Output]:
+    def generate(self, wanted: Sequence[Wanted], decoding: Decoding) -> Generator[Output]:
         """Yield the outputs as they finish, in any order."""
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from hone.evals.generations import (
     Journal,
     as_row,
     begin,
+    begin_copy,
     finish,
     has_outputs,
     read_outputs,
@@ -62,7 +64,7 @@ def evaluate(
             with Journal(folder) as journal:
                 _draw(source, _wanted(problems, samples, seed, journal), decoding, journal, console, benchmark)
             finish(folder, problems, settings)
-        return _grade(folder, problems, folder, console)
+        return _grade(folder, problems, console)
 
 
 def score_file(
@@ -94,7 +96,7 @@ def score_file(
             for index, text in enumerate(responses)
         )  # fmt: skip
         write_outputs(folder, outputs, settings)
-        return _grade(folder, problems, folder, console)
+        return _grade(folder, problems, console)
 
 
 def regrade(
@@ -102,16 +104,17 @@ def regrade(
 ) -> dict[str, Any]:  # fmt: skip
     """Judge the stored outputs of an evaluation again, by another verifier or extraction if given; return the scores.
 
-    Verdicts and scores are written to `out`, which may be the folder itself.
+    `out` becomes an evaluation of the same outputs, or is the folder itself, whose verdicts and scores are replaced.
     """
-    read_settings(folder)
     problems = [
         replace(problem, verifier=verifier or problem.verifier, extract=extraction or problem.extract)
         for problem in read_problems(folder)
     ]
     _check(problems)
     with alone_in(out):
-        return _grade(folder, problems, out, console)
+        if out.resolve() != folder.resolve():
+            begin_copy(folder, out, problems)
+        return _grade(out, problems, console)
 
 
 def describe(decoding: Decoding, samples: int) -> str:
@@ -180,17 +183,19 @@ def _draw(
     done = len(journal.done)
     if done:
         console.print(f"{name}  going on: {done} outputs are there, {len(wanted)} are not", highlight=False)
-    outputs = source.generate(wanted, decoding)
     cut = 0
-    with StageProgress(console, name, done + len(wanted)) as progress:
+    with (
+        StageProgress(console, name, done + len(wanted)) as progress,
+        closing(source.generate(wanted, decoding)) as outputs,  # an interrupt hangs up on requests in flight at once
+    ):
         for count, output in enumerate(outputs, 1):
             journal.add(output)
             cut += output.finish_reason == "length"
             progress.update(done + count, cut=cut / count)
 
 
-def _grade(folder: Path, problems: Sequence[Problem], out: Path, console: Console) -> dict[str, Any]:
-    """Judge the outputs of a folder and write verdicts and scores to `out`."""
+def _grade(folder: Path, problems: Sequence[Problem], console: Console) -> dict[str, Any]:
+    """Judge the outputs of a folder and write verdicts and scores beside them."""
     settings = read_settings(folder)
     known = {problem.id: problem for problem in problems}
 
@@ -214,7 +219,7 @@ def _grade(folder: Path, problems: Sequence[Problem], out: Path, console: Consol
                     file.write(json.dumps({"id": problem.id, "index": index, **row}, ensure_ascii=True) + "\n")
                 progress.update(count)
 
-    write_atomically(out / VERDICTS, write)
+    write_atomically(folder / VERDICTS, write)
     found = {
         "format": FORMAT,
         "model": settings["model"],
@@ -226,7 +231,7 @@ def _grade(folder: Path, problems: Sequence[Problem], out: Path, console: Consol
         "settings": settings,
         "problems": scores.problems(),
     }
-    write_json(out / SCORES, found)
+    write_json(folder / SCORES, found)
     return found
 
 

@@ -25,6 +25,7 @@ def folder(path: Path, problems: Shares, **changed: Any) -> Path:
         "decoding": {"temperature": 0.6, "top_p": 0.95, "max_tokens": 100, "template": "chat"},
     }  # fmt: skip
     settings |= changed.pop("settings", {})
+    asked = changed.pop("asked", "What is it?")
     scores = {
         "format": 1, "model": "r1", "model_hash": "", "benchmark": settings["benchmark"],
         "verifier": "hone 0.1.0: math, boxed", "settings": settings, "num_problems": len(problems), "samples": 4,
@@ -33,6 +34,8 @@ def folder(path: Path, problems: Shares, **changed: Any) -> Path:
     } | ({"problems": changed.pop("listed")} if "listed" in changed else {})  # fmt: skip
     path.mkdir()
     (path / "scores.json").write_text(json.dumps(scores | changed))
+    rows = (json.dumps({"id": name, "question": f"{name}: {asked}"}) + "\n" for name in problems)
+    (path / "problems.jsonl").write_text("".join(rows))
     return path
 
 
@@ -243,3 +246,9 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
     a = folder(tmp_path / "a", {"p": (1, 4)})
     with pytest.raises(HoneError, match="nothing: no such folder"):
         compare(a, tmp_path / "nothing")
+
+
+def test_other_problems_of_the_same_names_are_refused(tmp_path: Path) -> None:
+    a, b = folder(tmp_path / "a", {"p": (1, 4)}), folder(tmp_path / "b", {"p": (1, 4)}, asked="And this?")
+    with pytest.raises(HoneError, match="1 of 1 problems have the same id and another question, p among them"):
+        compare(a, b)

@@ -88,6 +88,12 @@ def test_another_extraction_is_another_score_and_says_so(evaluation: Path, tmp_p
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["pass_at_1"] == 0  # nothing is boxed there
     assert scores["verifier"].endswith("expression, boxed")
+    page = tmp_path / "page.html"
+    done = hone("report", "--compare", str(evaluation), "--out", str(page))
+    assert done.returncode == 0, done.stderr
+    compared = hone("compare", str(evaluation), str(tmp_path))
+    assert compared.returncode == 0, compared.stderr
+    assert "warning: verifier differs" in compared.stdout
 
 
 def test_killed_midway_it_goes_on_and_comes_to_the_same(evaluation: Path, tmp_path: Path) -> None:
