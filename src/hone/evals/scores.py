@@ -214,7 +214,7 @@ class Scores:
         if not any(tally.num_scored for tally in tallies):
             raise RunError("none of the outputs could be scored; verdicts.jsonl says why, one by one")
         samples = max(tally.num_outputs for tally in tallies)
-        ks = [k for k in _powers(samples) if all(tally.num_scored >= k or not tally.num_scored for tally in tallies)]
+        ks = _powers(samples)
         columns: dict[str, Sequence[float | None]] = {
             "pass_at_1": [_share(tally.num_right, tally.num_scored) for tally in tallies],
             "cons_at_k": [None if tally.consensus is None else float(tally.consensus) for tally in tallies],
@@ -241,8 +241,8 @@ class Scores:
             "pass_at_1": found.pop("pass_at_1"),
             "pass_at_1_ci95": found.pop("pass_at_1_ci95"),
             "pass_at_1_standard_error": standard_error(right) if right.size else None,
-            "pass_at_k": curve[-1]["pass_at_k"] if curve else None,
-            "pass_at_k_ci95": curve[-1]["pass_at_k_ci95"] if curve else None,
+            "pass_at_k": curve[-1]["pass_at_k"],
+            "pass_at_k_ci95": curve[-1]["pass_at_k_ci95"],
             "pass_at_k_curve": curve,
             "cons_at_k": found.pop("cons_at_k"),
             "cons_at_k_ci95": found.pop("cons_at_k_ci95"),
@@ -298,7 +298,8 @@ def _share(count: int, of: int) -> float | None:
 
 
 def _pass(tally: _Tally, k: int) -> float | None:
-    return pass_at_k(tally.num_scored, tally.num_right, k) if tally.num_scored else None
+    """Return pass@k of a problem; None where fewer than k of its outputs were scored."""
+    return pass_at_k(tally.num_scored, tally.num_right, k) if tally.num_scored >= k else None
 
 
 def _powers(samples: int) -> list[int]:

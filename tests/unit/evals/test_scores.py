@@ -72,6 +72,7 @@ def test_unscorable_outputs_are_counted_and_left_out() -> None:
     sound = problem(id="q")
     scores.add(sound, judge([(sound, output) for output in boxed("0.5", "1")]), consensus=True)
     figures = scores.figures()
+    assert [(point["k"], point["pass_at_k"]) for point in figures["pass_at_k_curve"]] == [(1, 0.5), (2, 1.0)]
     assert (figures["pass_at_1"], figures["num_unscorable"], figures["num_outputs"]) == (0.5, 2, 4)
     assert [row["num_scored"] for row in scores.problems()] == [0, 2]
 
