@@ -222,7 +222,7 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A model folder or name, or http://.../v1, an OpenAI-compatible endpoint.", metavar="MODEL"
+            help="A model folder or name, a stage of a run, or an endpoint, http://.../v1.", metavar="MODEL"
         ),
     ] = None,
     benchmark: Annotated[

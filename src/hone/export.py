@@ -42,9 +42,8 @@ def export(model: str, form: str, out: Path | None, dtype: str | None, console: 
 
 
 def _find(model: str) -> tuple[Path, str]:
-    """Return a model's folder and what it goes by; a stage's folder stands for its checkpoint."""
-    checkpoint = Path(model).expanduser() / "checkpoint"
-    folder = checkpoint if (checkpoint / "config.json").is_file() else find_model(model)
+    """Return a model's folder and what it goes by."""
+    folder = find_model(model)
     made = _run_of(folder)
     name = f"{made[0].recipe.name}-{made[1]}" if made else Path(model_label(model)).stem
     return folder, name.lower()

@@ -42,7 +42,10 @@ def find_model(name: str) -> Path:
 
 
 def find_here(name: str) -> Path | None:
-    """Return the folder of a model without a network; None for `owner/name` on the Hugging Face hub."""
+    """Return the folder of a model without a network; None for `owner/name` on the Hugging Face hub.
+
+    A stage's folder stands for its checkpoint.
+    """
     if name in EMBEDDED:
         return Path(str(resources.files("hone") / "assets" / name))
     if name in PACKAGED:
@@ -50,8 +53,9 @@ def find_here(name: str) -> Path | None:
     folder = Path(name).expanduser()
     if folder.suffix == ".gguf" and folder.is_file():
         return _converted(folder, folder.stem, lambda made: None)
-    if (folder / "config.json").is_file():
-        return folder
+    for found in (folder, folder / "checkpoint"):
+        if (found / "config.json").is_file():
+            return found
     if folder.exists():
         raise HoneError(f"{folder}: no config.json there, so it is not a model folder")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
