@@ -53,7 +53,7 @@ def find_here(name: str) -> Path | None:
     folder = Path(name).expanduser()
     if folder.suffix == ".gguf" and folder.is_file():
         return _converted(folder, folder.stem, lambda made: None)
-    for found in (folder, folder / "checkpoint"):
+    for found in (folder / "checkpoint", folder):  # a stage has a config.json of its own
         if (found / "config.json").is_file():
             return found
     if folder.exists():

@@ -14,7 +14,10 @@ from hone.types import HoneError
 def test_a_stage_of_a_run_stands_for_the_model_that_it_made(tmp_path: Path) -> None:
     stage = tmp_path / "reasoning_rl"
     shutil.copytree(find_model("base-tiny"), stage / "checkpoint")
+    (stage / "config.json").write_text("{}")  # of the stage
     assert find_here(str(stage)) == find_here(str(stage / "checkpoint")) == stage / "checkpoint"
-    (stage / "checkpoint" / "config.json").unlink()
-    with pytest.raises(HoneError, match=r"reasoning_rl: no config\.json there"):
-        find_here(str(stage))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HoneError, match=r"no config\.json there, so it is not a model folder"):
+        find_here(str(tmp_path))
