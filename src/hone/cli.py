@@ -284,6 +284,8 @@ def evaluate(
             folder,
         )
         return
+    if split == "train":
+        raise HoneError("--split train: figures on problems to train on say nothing; there are validation and test")
     if not model:
         raise HoneError("a MODEL is wanted, or --generations FILE with outputs made elsewhere")
     _sample_and_score(
