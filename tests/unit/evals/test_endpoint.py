@@ -348,7 +348,7 @@ def test_what_is_no_output_is_asked_for_again(serve: Serve, name: str, monkeypat
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((400, {}, b'{"error": "too\nlong\x1b[31m"}'), r'400 Bad Request: {"error": "too long\[31m"}; where it is .* lower --max-tokens$'),
+        ((400, {}, b'{"error": "too\nlong\x1b[31m"}'), r'"too long\[31m"}; where it is .* lower --max-tokens$'),
         ((401, {}, f"no such key: {KEY}".encode()), r"401 Unauthorized: no such key: \(the key\); give it a key"),
         ((403, {}, b""), "status 403 Forbidden: it says nothing; give it a key"),
         ((404, {}, b"no model r1"), "no model r1; name a model that it has, or correct the address"),
