@@ -318,16 +318,13 @@ def _sample_and_score(
     console.print(
         f"{named.title}: {len(problems)} problems ({place}), {describe(decoding, k)}; in {folder}", highlight=False
     )
-    try:
-        _scored(
-            lambda: carry_out(
-                source, problems, benchmark=named.name, data=place, prompt=named.prompt, decoding=decoding, samples=k,
-                seed=seed, folder=folder, console=console,
-            ),
-            folder,
-        )  # fmt: skip
-    finally:
-        source.close()
+    _scored(
+        lambda: carry_out(
+            source, problems, benchmark=named.name, data=place, prompt=named.prompt, decoding=decoding, samples=k,
+            seed=seed, folder=folder, console=console,
+        ),
+        folder,
+    )  # fmt: skip
 
 
 def _source(

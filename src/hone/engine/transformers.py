@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hone.engine.base import TokenLoss
 from hone.engine.local.engine import LocalEngine
-from hone.engine.local.sampler import Running, Sampler, inverse_cdf, truncate
+from hone.engine.local.sampler import Running, Sampler, inverse_cdf, owners_of, truncate
 from hone.engine.local.trainer import Sums, Trainer
 from hone.models.tokenizer import Tokenizer
 from hone.types import (
@@ -155,7 +155,7 @@ class GenerateSampler(Sampler):
         on_token: Callable[[int, int], None] | None,
     ) -> Iterator[tuple[int, Running]]:  # fmt: skip
         self._check(prompts, params)
-        owners = [prompt for prompt in prompts for _ in range(prompt.num_samples)]
+        owners = owners_of(prompts)
         for start in range(0, len(owners), self.max_rows):
             chosen = slice(start, min(start + self.max_rows, len(owners)))
             rows = _Rows([Running(params, row) for row in uniforms(chosen)], start, self.tokenizer, on_token)

@@ -81,9 +81,6 @@ class Endpoint(Source):
             )
         return self._outputs(wanted, decoding)
 
-    def close(self) -> None:
-        """Do nothing: between outputs nothing is held."""
-
     def _outputs(self, wanted: Sequence[Wanted], decoding: Decoding) -> Generator[Output]:
         num_workers = min(self.concurrency, len(wanted))
         run = _Run(todo=iter(wanted), room=threading.Semaphore(num_workers), num_workers=num_workers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,7 @@ def read_outputs(folder: Path) -> Iterator[tuple[str, list[Output]]]:
         raise HoneError(f"{path}: damaged: {' '.join(str(error).split())[:200]}") from error
 
 
-_FIELDS = ("problem_id", "index", "prompt", "completion", "finish_reason", "num_tokens", "seed")
+_FIELDS = tuple(field.name for field in fields(Output))
 
 
 def _batches(outputs: Iterable[Output], size: int) -> Iterator[list[Output]]:

@@ -53,8 +53,5 @@ class LocalModel:
                 seed=one.seed,
             )
 
-    def close(self) -> None:
-        """Nothing is held open."""
-
     def _encode(self, messages: Sequence[Message], template: str) -> list[int]:
         return self._engine.tokenizer.encode(self._engine.tokenizer.render(messages, template))

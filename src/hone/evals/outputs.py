@@ -56,7 +56,3 @@ class Source(Protocol):
     def generate(self, wanted: Sequence[Wanted], decoding: Decoding) -> Generator[Output]:
         """Yield the outputs as they finish, in any order."""
         ...
-
-    def close(self) -> None:
-        """Free what it holds."""
-        ...

@@ -108,7 +108,7 @@ def _row(problem: Problem, output: Answered, answer: str | None, verified: Verif
         "slips": behaviour.slips,
     }
     if problem.verifier == "instructions" and verified.verdict is not Verdict.UNSCORABLE:
-        kinds = followed(problem.answer, extract(output.text, problem.extract) or "", problem.question)
+        kinds = followed(problem.answer, answer or "", problem.question)
         row["lenient"] = all(loose for _, _, loose in kinds)
         row["strict"] = float(np.mean([strict for _, strict, _ in kinds]))
         row["loose"] = float(np.mean([loose for _, _, loose in kinds]))
@@ -126,17 +126,16 @@ def consensus(problem: Problem, rows: Sequence[Row]) -> bool | None:
     verifier = VERIFIERS[problem.verifier]
     if verifier.key("1") is None or all(row["verdict"] == Verdict.UNSCORABLE for row in rows):
         return None
-    votes: list[tuple[str, bool]] = []  # an answer's key, and whether it is right, in the order of the outputs
+    votes: list[str] = []  # the key of each answer, in the order of the outputs
     texts: dict[str, str] = {}  # an answer of each key
     for row in rows:
         if row["extracted"] is None or row["verdict"] == Verdict.UNSCORABLE:
             continue
-        key = verifier.key(row["extracted"])
-        right = row["verdict"] == Verdict.RIGHT
         # All right answers are equivalent to the reference, and so to one another.
-        votes.append(("right" if right else f"wrong {key}", right))
-        texts.setdefault(votes[-1][0], row["extracted"])
-    counts = Counter(key for key, _ in votes)
+        key = "right" if row["verdict"] == Verdict.RIGHT else f"wrong {verifier.key(row['extracted'])}"
+        votes.append(key)
+        texts.setdefault(key, row["extracted"])
+    counts = Counter(votes)
     num_right = counts.pop("right", 0)
     if not num_right or num_right > sum(counts.values()):
         return num_right > 0
@@ -145,7 +144,7 @@ def consensus(problem: Problem, rows: Sequence[Row]) -> bool | None:
     if max(counts.values()) != num_right:
         return num_right > max(counts.values())
     rivals = {key for key, count in counts.items() if count == num_right}
-    return next(key for key, _ in votes if key == "right" or key in rivals) == "right"
+    return next(key for key in votes if key == "right" or key in rivals) == "right"
 
 
 def _merged(problem: Problem, counts: Counter[str], texts: Mapping[str, str]) -> Counter[str]:
@@ -240,7 +239,7 @@ class Scores:
             "num_unscorable": sum(tally.num_outputs - tally.num_scored for tally in tallies),
             "pass_at_1": found.pop("pass_at_1"),
             "pass_at_1_ci95": found.pop("pass_at_1_ci95"),
-            "pass_at_1_standard_error": standard_error(right) if right.size else None,
+            "pass_at_1_standard_error": standard_error(right),
             "pass_at_k": curve[-1]["pass_at_k"],
             "pass_at_k_ci95": curve[-1]["pass_at_k_ci95"],
             "pass_at_k_curve": curve,

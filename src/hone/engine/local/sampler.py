@@ -181,7 +181,7 @@ class Sampler:
         `on_finish` hears how many sequences have finished so far; `on_token` each token as it is drawn, after the
         number of its sequence.
         """
-        owners = _owners(prompts)
+        owners = owners_of(prompts)
         uniforms = np.random.default_rng(seed).random((len(owners), params.max_tokens), np.float32)
         done: dict[int, Rollout] = {}
         for number, sequence in self._run(prompts, params, lambda rows: uniforms[rows], on_token):
@@ -203,7 +203,7 @@ class Sampler:
             drawn = [np.random.default_rng(seed).random(params.max_tokens, np.float32) for seed in seeds[rows]]
             return np.stack(drawn)
 
-        owners = _owners(prompts)
+        owners = owners_of(prompts)
         for number, sequence in self._run(prompts, params, uniforms, None):
             yield number, self._rollout(sequence, owners[number], 0)
 
@@ -258,7 +258,7 @@ class Sampler:
         )
 
 
-def _owners(prompts: Sequence[Prompt]) -> list[Prompt]:
+def owners_of(prompts: Sequence[Prompt]) -> list[Prompt]:
     """Return the prompt of each sequence."""
     return [prompt for prompt in prompts for _ in range(prompt.num_samples)]
 
