@@ -620,6 +620,7 @@ def test_whoever_stops_early_hangs_up_on_what_is_in_flight(serve: Serve) -> None
 
 def _interrupt_once(reached: Callable[[], bool]) -> None:
     """Interrupt this test, as Ctrl-C does, once `reached` holds and it waits."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job has ignored
 
     def interrupt() -> None:
         _until(reached)
