@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hone.sandbox import Sandbox
+from hone.sandbox import Limits, Sandbox
 from hone.tasks.datasets import load_problems
 from hone.types import AssertTest, CodeTest, Problem, StdinTest
 
@@ -16,7 +16,14 @@ DATA = Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason="the real data sets lie in shared/data beside the project, which is absent"
 )
+PATIENT = Limits(seconds=30, total_seconds=60)  # a reference solution of MBPP takes 4 s on an idle machine
 EVERY = 13  # of LeetCode's problems: benchmarks/sandbox.py runs all of them
+
+
+@pytest.fixture(scope="module")
+def sandbox(isolation: None) -> Iterator[Sandbox]:
+    with Sandbox(PATIENT, workers=2) as opened:
+        yield opened
 
 
 def problems(name: str, form: str) -> list[Problem]:
