@@ -32,6 +32,7 @@ def diagnose() -> Iterator[Finding]:
 
     devices = f"{torch.cuda.device_count()} GPUs, not used yet" if torch.cuda.is_available() else "no GPU, none needed"
     yield Finding(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, {devices}")
+    yield _loops()
     yield _embedded_model()
     yield _sandbox()
     for package, purpose, extra in (
@@ -48,6 +49,15 @@ def diagnose() -> Iterator[Finding]:
     yield Finding(f"{room:.0f} GB free here", None if room >= ROOM_GB else f"make room: {ROOM_GB} GB are wanted")
     if not os.access(Path.cwd(), os.W_OK):
         yield Finding("this folder cannot be written to", "run in another folder, or give --out")
+
+
+def _loops() -> Finding:
+    from hone.algo.kernels import library
+
+    if library() is None:
+        mend = "install a C compiler with OpenMP, such as gcc, for steps that are faster"
+        return Finding("no C compiler: what is between products is computed by torch", mend, needed=False)
+    return Finding("a C compiler: what is between products is computed by Hone's own loops")
 
 
 def _sandbox() -> Finding:

@@ -232,6 +232,10 @@ class SamplingParams:
     stop: tuple[str, ...] = ()  # a completion ends where its text contains one of these
     num_likeliest: int = 0  # how many alternatives of each token to keep, likeliest first
 
+    @property
+    def truncates(self) -> bool:
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomReward:

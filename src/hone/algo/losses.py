@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hone.algo import kernels
 from hone.algo.products import linear
 
 
@@ -50,9 +51,9 @@ def token_logprobs(
     found = hidden.new_empty((2, len(targets)), dtype=torch.float32)
     with torch.no_grad():
         for rows in _chunks(len(targets), len(weight), chunk_elements):
-            logprobs = _log_softmax(hidden[rows] / temperature, weight)
-            found[0, rows] = logprobs.gather(-1, targets[rows, None])[:, 0]
-            found[1, rows] = _entropy(logprobs.exp(), logprobs)
+            found[0, rows], found[1, rows], _ = _figures(
+                linear(hidden[rows] / temperature, weight).float(), targets[rows]
+            )
     return found[0], found[1]
 
 
@@ -72,14 +73,13 @@ def loss_backward(
     grad_hidden = torch.empty_like(hidden)
     with torch.no_grad():
         for rows in _chunks(len(targets), len(weight), chunk_elements):
-            scaled, wanted = hidden[rows] / temperature, targets[rows, None]
-            logprobs = _log_softmax(scaled, weight)
-            probs = logprobs.exp()
-            drawn = logprobs.gather(-1, wanted)[:, 0].requires_grad_()
+            scaled = hidden[rows] / temperature
+            logits = linear(scaled, weight).float()
+            logprobs, entropies, normalisers = _figures(logits, targets[rows])
             with torch.enable_grad():
-                (grad,) = torch.autograd.grad(loss(drawn, _entropy(probs, logprobs), rows), drawn)
-            # d logprob / d logit = onehot - softmax
-            grad_logits = probs.mul_(-grad[:, None]).scatter_add_(-1, wanted, grad[:, None]).to(hidden.dtype)
+                (grad,) = torch.autograd.grad(loss(logprobs.requires_grad_(), entropies, rows), logprobs)
+            _to_gradients_(logits, normalisers, targets[rows], grad)
+            grad_logits = logits.to(hidden.dtype)
             grad_hidden[rows] = linear(grad_logits, weight.t()) / temperature
             if weight.requires_grad:
                 if weight.grad is None:
@@ -93,14 +93,26 @@ def _chunks(count: int, vocabulary: int, chunk_elements: int) -> Iterator[slice]
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
+def _figures(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the targets' log-probabilities, the entropies, and log sum exp of the logits [T, V], each [T]."""
+    if kernels.usable(logits):
+        return kernels.token_figures(logits, targets)
+    normalisers = logits.logsumexp(-1)
+    logprobs = logits - normalisers[:, None]
+    entropies = -torch.linalg.vecdot(logprobs.exp(), logprobs)
+    return logprobs.gather(-1, targets[:, None])[:, 0], entropies, normalisers
+
+
+def _to_gradients_(logits: Tensor, normalisers: Tensor, targets: Tensor, grads: Tensor) -> None:
+    """Turn logits [T, V] into their gradients, of those of the log-probabilities [T]: d logprob = onehot - softmax."""
+    if kernels.usable(logits):
+        return kernels.logit_gradients_(logits, normalisers, targets, grads)
+    logits.sub_(normalisers[:, None]).exp_().mul_(-grads[:, None]).scatter_add_(-1, targets[:, None], grads[:, None])
+    return None
+
+
 def _log_softmax(hidden: Tensor, weight: Tensor) -> Tensor:
-    logits = linear(hidden, weight)
-    return logits.float().log_softmax(-1)
-
-
-def _entropy(probs: Tensor, logprobs: Tensor) -> Tensor:
-    entropy: Tensor = -torch.linalg.vecdot(probs, logprobs)
-    return entropy
+    return linear(hidden, weight).float().log_softmax(-1)
 
 
 Direction = Literal["forward", "reverse"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hone.engine.base import TokenLoss
 from hone.engine.local.engine import LocalEngine
-from hone.engine.local.sampler import Running, Sampler, inverse_cdf, owners_of, truncate
+from hone.engine.local.sampler import Running, Sampler, draw, owners_of
 from hone.engine.local.trainer import Sums, Trainer
 from hone.models.tokenizer import Tokenizer
 from hone.types import (
@@ -26,7 +26,6 @@ from hone.types import (
     MicroBatch,
     PackedBatch,
     Prompt,
-    RunError,
     SamplingParams,
 )
 
@@ -200,7 +199,8 @@ class _Rows:
     def draw(self, _: Tensor, logits: Tensor) -> Tensor:
         """Draw a token for each row that has not ended; return logits [N, V] under which nothing else is chosen."""
         rows = [row for row, sequence in enumerate(self.sequences) if sequence.finish_reason is None]
-        drawn, logprobs = _draw(logits[rows].float(), [self.sequences[row] for row in rows])
+        sequences = [self.sequences[row] for row in rows]
+        drawn, logprobs = draw(logits[rows].float() / (sequences[0].params.temperature or 1.0), sequences)
         for row, token, logprob in zip(rows, drawn.tolist(), logprobs.tolist(), strict=True):
             self.sequences[row].note(token, logprob, self.tokenizer)
             if self.on_token:
@@ -211,17 +211,3 @@ class _Rows:
 
     def ended(self, ids: Tensor, _: Any, **settings: Any) -> Tensor:
         return torch.tensor([sequence.finish_reason is not None for sequence in self.sequences])
-
-
-def _draw(logits: Tensor, sequences: Sequence[Running]) -> tuple[Tensor, Tensor]:
-    """Return the tokens [N] that sequences draw from logits [N, V], and their log-probabilities before truncation."""
-    params = sequences[0].params
-    logprobs = (logits / (params.temperature or 1.0)).log_softmax(-1)
-    if logprobs.isnan().any():
-        raise RunError("the model's logits are not finite: its weights have diverged or are damaged")
-    if params.temperature == 0:
-        ids = logprobs.argmax(-1)
-    else:
-        uniforms = np.array([sequence.uniforms[len(sequence.ids)] for sequence in sequences], np.float32)
-        ids = inverse_cdf(truncate(logprobs.exp(), params), torch.from_numpy(uniforms))
-    return ids, logprobs.gather(-1, ids[:, None])[:, 0]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hone.algo import kernels
 from hone.types import Segment
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -216,6 +217,9 @@ def _join(out: Tensor, normalisers: Tensor, more: Tensor, more_normalisers: Tens
 
 def turn_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Turn head vectors [T, heads, D] in place by their tokens' angles [T, D/2]; i is paired with i + D/2."""
+    if kernels.usable(x):
+        kernels.turn_(x, cos, sin)
+        return
     first, second = x.chunk(2, -1)
     cos, sin = cos[:, None], sin[:, None]
     crossed = first * sin

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hone.algo import kernels
 from hone.models.attention import turn_
 
 
@@ -82,12 +83,14 @@ class Step:
 
     def attend(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: tuple[int, int]) -> Tensor:
         """Keep the keys and values of `qkv` [N, (A + 2K) * D]; return what the queries attend to, [N, A * D]."""
+        store = self.cache.store[layer]
+        if kernels.usable(qkv):
+            return kernels.attend(qkv, cos, sin, store[0], store[1], self.lengths, self.span, heads)
         num_q, num_kv = heads
         num_rows = len(qkv)
         parts = qkv.unflatten(-1, (num_q + 2 * num_kv, -1))
         turn_(parts[:, : num_q + num_kv], cos, sin)
         kv = parts[:, num_q:].unflatten(1, (2, num_kv))  # [N, 2, K, D]
-        store = self.cache.store[layer]
         if self.mask is None:
             store[:, :num_rows, :, self.span - 1] = kv.transpose(0, 1)
         else:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hone.algo import kernels
 from hone.algo.products import linear, linear_prepacked, prepack
 from hone.models.attention import Layout, attend
 from hone.models.cache import Cache, Prompts
@@ -202,24 +203,31 @@ class RmsNorm(nn.Module):
 
 
 class _RmsNorm(torch.autograd.Function):
-    """The normalisation in half of the passes over memory that autograd's own takes."""
+    """The normalisation in fewer passes over memory than autograd's own takes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        size = x.shape[-1]
-        scale = (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / size).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight)
+        ctx.save_for_backward(x, weight)
+        ctx.eps = eps
+        return kernels.rms_norm(x, weight, eps) if kernels.usable(x) else (x * _scale(x, eps)).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        if kernels.usable(x):
+            return *kernels.rms_norm_backward(x, weight, grad, ctx.eps), None
         # y = w x s with s = (mean(x^2) + eps)^-1/2, so dx = s (g w - n mean(g w n)) with n = x s
-        x, weight, scale = ctx.saved_tensors
+        scale = _scale(x, ctx.eps)
         normal = x * scale
         product = grad * normal
         grad_weight = product.flatten(0, -2).sum(0)
         along = (product @ weight)[..., None] / x.shape[-1]
         return (grad * weight).addcmul_(normal, along, value=-1).mul_(scale), grad_weight, None
+
+
+def _scale(x: Tensor, eps: float) -> Tensor:
+    """Return one over the root mean square of x [..., H], as [..., 1]."""
+    return (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]).add_(eps).rsqrt_()
 
 
 class _SwiGlu(torch.autograd.Function):
@@ -228,12 +236,16 @@ class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
+        if kernels.usable(gate_up):
+            return kernels.swiglu(gate_up)
         gate, up = gate_up.chunk(2, -1)
         return F.silu(gate).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (gate_up,) = ctx.saved_tensors
+        if kernels.usable(gate_up):
+            return kernels.swiglu_backward(gate_up, grad)
         gate, up = gate_up.chunk(2, -1)
         found = torch.empty_like(gate_up)
         to_gate, to_up = found.chunk(2, -1)

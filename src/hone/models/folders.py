@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib import metadata, resources
 from pathlib import Path
 
+from hone.places import user_cache
 from hone.types import HoneError
 
 EMBEDDED = ("base-tiny", "student-qwen2-tiny", "student-llama-tiny")
@@ -90,7 +91,7 @@ def _converted(file: Path, name: str, describe: Callable[[Path], None]) -> Path:
     """Return the folder made of a GGUF file, made now unless the cache has that of these bytes."""
     with file.open("rb") as data:
         digest = hashlib.file_digest(data, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hone" / "models"
+    cache = user_cache() / "models"
     folder = cache / f"{name}-{digest}"
     if folder.is_dir():
         return folder

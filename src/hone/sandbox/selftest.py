@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hone.places import user_cache
 from hone.sandbox.bubblewrap import PACKAGE, bwrap_version, find_bwrap, interpreter
 from hone.sandbox.limits import Limits, Outcome, Result
 from hone.sandbox.sandbox import Sandbox
@@ -36,7 +37,7 @@ class Probe(NamedTuple):
 @functools.cache
 def ensure_tested() -> None:
     """Test isolation once a boot; raise `HoneError` naming what does not hold."""
-    stamp = _cache_folder() / "sandbox-tested"
+    stamp = user_cache() / "sandbox-tested"
     key = _machine()
     try:
         if stamp.read_text() == key:
@@ -53,10 +54,6 @@ def ensure_tested() -> None:
         Path(file.name).replace(stamp)
     except OSError:
         pass  # the next process tests again
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "hone")
 
 
 def _machine() -> str:

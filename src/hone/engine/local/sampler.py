@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hone.algo import kernels
 from hone.models.attention import Layout
 from hone.models.decoder import Decoder
 from hone.models.tokenizer import Tokenizer
@@ -143,21 +144,14 @@ class Batch:
     def _draw_alike(self, hidden: Tensor, sequences: Sequence[Running]) -> None:
         """Draw for sequences of the same settings from their hidden states [N, H]."""
         params = sequences[0].params
-        greedy = params.temperature == 0
-        logits = self.model.logits(hidden if greedy else hidden / params.temperature).float()
-        probs = logits.softmax(-1)
-        if not probs[:, 0].isfinite().all():  # a logit that is not finite leaves no probability of its row finite
-            raise RunError("the model's logits are not finite: its weights have diverged or are damaged")
-        if greedy:
-            ids = logits.argmax(-1)
-        else:
-            uniforms = np.array([sequence.uniforms[len(sequence.ids)] for sequence in sequences], np.float32)
-            ids = inverse_cdf(truncate(probs, params), torch.from_numpy(uniforms).to(probs.device))
-        logprobs = probs.gather(-1, ids[:, None])[:, 0].log()
+        hidden = hidden / params.temperature if params.temperature else hidden
+        logits = self.model.logits(hidden).float()
+        ids, logprobs = draw(logits, sequences)
         for sequence, token, logprob in zip(sequences, ids.tolist(), logprobs.tolist(), strict=True):
             sequence.note(token, logprob, self.tokenizer)
         if params.num_likeliest:
-            found = [part.tolist() for part in probs.log().topk(min(params.num_likeliest, probs.shape[-1]))]
+            most = min(params.num_likeliest, logits.shape[-1])
+            found = [part.tolist() for part in logits.log_softmax(-1).topk(most)]
             for sequence, values, tokens in zip(sequences, *found, strict=True):
                 sequence.likeliest.append(list(zip(tokens, values, strict=True)))
 
@@ -282,6 +276,29 @@ def _arriving(waiting: deque[tuple[Sequence[int], slice]], free: int) -> list[tu
         free -= stop - rows.start
         tokens += len(ids)
     return taken
+
+
+def draw(logits: Tensor, sequences: Sequence[Running]) -> tuple[Tensor, Tensor]:
+    """Return the next tokens [N] of sequences of the same settings, and their log-probabilities before truncation.
+
+    The logits [N, V] are divided by the temperature already. Raises `RunError` where one is not finite.
+    """
+    params = sequences[0].params
+    numbers = np.array([sequence.uniforms[len(sequence.ids)] for sequence in sequences], np.float32)
+    uniforms = torch.from_numpy(numbers).to(logits.device)
+    if params.temperature and not params.truncates and kernels.usable(logits):
+        ids, logprobs = kernels.draw(logits, uniforms)
+        _check_finite(logprobs)
+        return ids, logprobs
+    probs = logits.softmax(-1)
+    _check_finite(probs[:, 0])  # a logit that is not finite leaves no probability of its row finite
+    ids = inverse_cdf(truncate(probs, params), uniforms) if params.temperature else logits.argmax(-1)
+    return ids, probs.gather(-1, ids[:, None])[:, 0].log()
+
+
+def _check_finite(values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise RunError("the model's logits are not finite: its weights have diverged or are damaged")
 
 
 def truncate(probs: Tensor, params: SamplingParams) -> Tensor:

@@ -1,0 +1,176 @@
+"""What happens between the products with weight matrices, by loops in C that are compiled at their first use.
+
+They are for float32 on a CPU. Where there is no C compiler with OpenMP, `library` is None, and torch's operations, of
+which each takes a pass over memory and a barrier of its threads, do the same.
+
+Axes: N rows, H hidden, I intermediate, V vocabulary, A attention heads, K key/value heads, D head size, P positions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from ctypes import c_float, c_int, c_int64, c_void_p
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hone.places import user_cache
+
+SOURCE = Path(__file__).with_name("kernels.c")
+# Not -ffast-math, which takes all numbers for finite; and no jump threading, which makes each clamp a copy of the loop.
+FLAGS = [
+    "-O3",
+    "-march=native",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-thread-jumps",
+    "-shared",
+    "-fPIC",
+]
+_ARGUMENTS = {
+    "rms_norm": [c_void_p] * 3 + [c_int64] * 2 + [c_float, c_int],
+    "rms_norm_backward": [c_void_p] * 5 + [c_int64] * 2 + [c_float, c_int],
+    "swiglu": [c_void_p] * 2 + [c_int64] * 2 + [c_int],
+    "swiglu_backward": [c_void_p] * 3 + [c_int64] * 2 + [c_int],
+    "turn_heads": [c_void_p] * 3 + [c_int64] * 4 + [c_int],
+    "attend": [c_void_p] * 7 + [c_int64] * 6 + [c_int],
+    "token_figures": [c_void_p] * 5 + [c_int64] * 2 + [c_int],
+    "logit_gradients": [c_void_p] * 4 + [c_int64] * 2 + [c_int],
+    "draw": [c_void_p] * 4 + [c_int64] * 2 + [c_int],
+}
+
+
+def usable(x: Tensor) -> bool:
+    """Whether there are loops for a tensor: one of float32 on a CPU."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and library() is not None
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled loops, from the user's cache but at their first use; None where they cannot be compiled."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return None
+    content = [SOURCE.read_bytes(), compiler.encode(), " ".join(FLAGS).encode(), _processor().encode()]
+    file = user_cache() / "kernels" / f"{hashlib.sha256(b'/'.join(content)).hexdigest()[:16]}.so"
+    if not (file.is_file() or _compile(compiler, file)):
+        return None
+    found = ctypes.CDLL(str(file))  # which uses the threads of torch: both ask for libgomp.so.1
+    for name, arguments in _ARGUMENTS.items():
+        getattr(found, name).argtypes, getattr(found, name).restype = arguments, None
+    return found
+
+
+def _compile(compiler: str, file: Path) -> bool:
+    """Compile into the cache; another process may do the same."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        made = Path(folder) / file.name
+        command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
+        if subprocess.run(command, capture_output=True).returncode:
+            return False  # such as macOS's compiler, which has no OpenMP
+        made.replace(file)
+    return True
+
+
+def _processor() -> str:
+    """Return what the compiled code is for: a home folder may be shared by machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return f"{platform.machine()} {platform.processor()} {platform.platform()}"
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "") + platform.machine()
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return x [..., H] normalised by its root mean square, times `weight` [H]."""
+    x, size = x.contiguous(), len(weight)
+    out = torch.empty_like(x)
+    _call("rms_norm", x, weight, out, x.numel() // size, size, eps)
+    return out
+
+
+def rms_norm_backward(x: Tensor, weight: Tensor, grad: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `x` [..., H] and `weight` [H], of that of the result [..., H]."""
+    x, grad = x.contiguous(), grad.contiguous()
+    to_x, sums = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), len(weight))
+    _call("rms_norm_backward", x, weight, grad, to_x, sums, x.numel() // len(weight), len(weight), eps)
+    return to_x, sums.sum(0)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Return silu(gate) * up [..., I] of `gate_up` [..., 2I]."""
+    size = gate_up.shape[-1] // 2
+    out = gate_up.new_empty((*gate_up.shape[:-1], size))
+    _call("swiglu", gate_up, out, out.numel() // size, size)
+    return out
+
+
+def swiglu_backward(gate_up: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient of `gate_up` [..., 2I], of that of the result [..., I]."""
+    found, size = torch.empty_like(gate_up), grad.shape[-1]
+    _call("swiglu_backward", gate_up, grad.contiguous(), found, grad.numel() // size, size)
+    return found
+
+
+def turn_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Turn head vectors [N, heads, D], whose rows may lie apart, in place by angles [N, D/2]."""
+    num_rows, heads, size = x.shape
+    _call("turn_heads", x.data_ptr(), cos, sin, num_rows, heads, size, x.stride(0))
+
+
+def attend(
+    qkv: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, span: int,
+    heads: tuple[int, int],
+) -> Tensor:  # fmt: skip
+    """Return what one new token a row attends to, [N, A * D], of `qkv` [N, (A + 2K) * D], whose part it turns in place.
+
+    `cos` and `sin` [N, D/2] are the tokens' angles, `heads` A and K. A row's new key and value come to its place in
+    `lengths` [N], less than `span`, of `keys` and `values` [N or more, K, P, D].
+    """
+    num_q, num_kv = heads
+    num_rows, size = len(qkv), keys.shape[-1]
+    out = qkv.new_empty(num_rows, num_q * size)
+    sizes = num_rows, num_q, num_kv, size, keys.shape[2], span
+    _call("attend", qkv, cos, sin, keys, values, lengths, out, *sizes)
+    return out
+
+
+def token_figures(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, each [N], the targets' log-probabilities of logits [N, V], the entropies, and the normalisers.
+
+    The normaliser is the log of the sum of the exponentials.
+    """
+    logprobs, entropies, normalisers = logits.new_empty(3, len(logits))
+    _call("token_figures", logits, targets, logprobs, entropies, normalisers, *logits.shape)
+    return logprobs, entropies, normalisers
+
+
+def logit_gradients_(logits: Tensor, normalisers: Tensor, targets: Tensor, grads: Tensor) -> None:
+    """Turn logits [N, V] in place into their gradients, of those of the targets' log-probabilities [N]."""
+    _call("logit_gradients", logits, normalisers, targets, grads.contiguous(), *logits.shape)
+
+
+def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw a token a row from logits [N, V] by uniform numbers [N]; return them [N] and their log-probabilities [N].
+
+    The log-probability is NaN where the logits of a row are not finite.
+    """
+    tokens, logprobs = torch.empty(len(logits), dtype=torch.int64), torch.empty(len(logits))
+    _call("draw", logits.contiguous(), uniforms, tokens, logprobs, *logits.shape)
+    return tokens, logprobs
+
+
+def _call(name: str, *arguments: Tensor | float) -> None:
+    assert all(one.is_contiguous() for one in arguments if isinstance(one, Tensor)), f"{name}: a tensor has gaps"
+    plain = [one.data_ptr() if isinstance(one, Tensor) else one for one in arguments]
+    getattr(library(), name)(*plain, torch.get_num_threads())
