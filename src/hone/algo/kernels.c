@@ -167,12 +167,17 @@ void attend(float *qkv, const float *cos, const float *sin, float *keys, float *
                 all_values[lengths[n] * size + d] = value[d];
             }
             float *to = out + (n * heads + k * group) * size;
-            if (size == 64) /* the loops of a size that is known here take half the time */
-                attend_head(query, all_keys, all_values, to, weights, group, length, 64);
-            else if (size == 128)
-                attend_head(query, all_keys, all_values, to, weights, group, length, 128);
-            else
-                attend_head(query, all_keys, all_values, to, weights, group, length, size);
+            switch (size) { /* the loops of a size that is known here take half the time */
+#define CASE(SIZE) \
+    case SIZE: attend_head(query, all_keys, all_values, to, weights, group, length, SIZE); break
+                CASE(16);
+                CASE(24);
+                CASE(32);
+                CASE(64);
+                CASE(128);
+#undef CASE
+                default: attend_head(query, all_keys, all_values, to, weights, group, length, size);
+            }
         }
         free(weights);
     }
