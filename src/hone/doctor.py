@@ -55,9 +55,9 @@ def _loops() -> Finding:
     from hone.algo.kernels import library
 
     if library() is None:
-        mend = "install a C compiler with OpenMP, such as gcc, for steps that are faster"
-        return Finding("no C compiler: what is between products is computed by torch", mend, needed=False)
-    return Finding("a C compiler: what is between products is computed by Hone's own loops")
+        mend = "a C compiler with OpenMP, such as gcc, and a cache that can be written to make steps a third faster"
+        return Finding("no loops in C: torch computes what lies between products", mend, needed=False)
+    return Finding("loops in C for what lies between products, compiled on this machine")
 
 
 def _sandbox() -> Finding:

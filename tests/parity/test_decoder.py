@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 from hone.engine.local.sampler import Sampler  # noqa: E402
 from hone.models.attention import Layout  # noqa: E402
-from hone.models.decoder import Decoder, Linear, RmsNorm, _SwiGlu  # noqa: E402
+from hone.models.decoder import Decoder, Linear, RmsNorm, swiglu  # noqa: E402
 from hone.models.loading import copy_model, load_model, save_model  # noqa: E402
 from hone.models.tokenizer import Tokenizer, word_tokenizer  # noqa: E402
 from hone.types import HoneError, Message, Prompt, SamplingParams, Segment  # noqa: E402
@@ -255,10 +255,6 @@ def test_the_gate_and_its_gradients_are_torchs(shape: tuple[int, ...]) -> None:
     found, expected = (torch.autograd.grad(out, both, upstream)[0] for out in (ours, theirs))
     torch.testing.assert_close(found, expected)
     assert torch.autograd.gradcheck(swiglu, (both.detach().double().requires_grad_(),))
-
-
-def swiglu(both: torch.Tensor) -> torch.Tensor:
-    return _SwiGlu.apply(both)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def test_rows_of_different_lengths_do_not_see_their_padding(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hone.algo.losses import loss_backward
 from hone.engine.local.sampler import inverse_cdf
 from hone.models.attention import turn_
 from hone.models.cache import Cache
-from hone.models.decoder import RmsNorm, _SwiGlu
+from hone.models.decoder import RmsNorm, swiglu
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler with OpenMP here")
 ROWS = [1, 7, 300]  # the last enough for several threads
@@ -66,7 +67,7 @@ def test_swiglu_and_its_gradient(rows: int, size: int, monkeypatch: pytest.Monke
 
     def compute() -> tuple[Tensor, ...]:
         leaf = gate_up.clone().requires_grad_(True)
-        y = _SwiGlu.apply(leaf)  # type: ignore[no-untyped-call]
+        y = swiglu(leaf)
         return y.detach(), *torch.autograd.grad(y, leaf, grad)
 
     assert_alike(*both(compute, monkeypatch))
@@ -76,7 +77,7 @@ def test_swiglu_and_its_gradient(rows: int, size: int, monkeypatch: pytest.Monke
 def test_swiglu_of_a_number_at_the_edge(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     gate_up = torch.full((2, 16), value)
     gate_up[:, 8:] = 1.0
-    (found,), (expected,) = both(lambda: (_SwiGlu.apply(gate_up),), monkeypatch)  # type: ignore[no-untyped-call]
+    (found,), (expected,) = both(lambda: (swiglu(gate_up),), monkeypatch)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-30, equal_nan=True)
 
 
@@ -172,6 +173,23 @@ def test_logits_that_are_not_finite_leave_no_logprob(value: float, place: int) -
     assert logprobs.isfinite().tolist() == [True, False]
 
 
-def test_without_a_compiler_there_are_no_loops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "no-such-compiler")
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_there_are_no_loops(compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert kernels.library.__wrapped__() is None
+
+
+def test_without_a_cache_there_are_no_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hone").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernels.library.__wrapped__() is None
+
+
+def test_the_loops_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernels.library.__wrapped__() is not None
+    (file,) = (tmp_path / "hone" / "kernels").iterdir()
+    made = file.stat().st_mtime_ns
+    assert kernels.library.__wrapped__() is not None
+    assert file.stat().st_mtime_ns == made

@@ -1,7 +1,7 @@
 """What happens between the products with weight matrices, by loops in C that are compiled at their first use.
 
-They are for float32 on a CPU. Where there is no C compiler with OpenMP, `library` is None, and torch's operations, of
-which each takes a pass over memory and a barrier of its threads, do the same.
+They are for float32 on a CPU. Where there is no C compiler with OpenMP, or no cache to keep what it makes, `library` is
+None, and torch's operations, of which each takes a pass over memory and a barrier of its threads, do the same.
 
 Axes: N rows, H hidden, I intermediate, V vocabulary, A attention heads, K key/value heads, D head size, P positions.
 """
@@ -26,16 +26,10 @@ from hone.places import user_cache
 
 SOURCE = Path(__file__).with_name("kernels.c")
 # Not -ffast-math, which takes all numbers for finite; and no jump threading, which makes each clamp a copy of the loop.
-FLAGS = [
-    "-O3",
-    "-march=native",
-    "-fopenmp",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fno-thread-jumps",
-    "-shared",
-    "-fPIC",
-]
+FLAGS = (
+    "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fno-thread-jumps",
+    "-shared", "-fPIC",
+)  # fmt: skip
 _ARGUMENTS = {
     "rms_norm": [c_void_p] * 3 + [c_int64] * 2 + [c_float, c_int],
     "rms_norm_backward": [c_void_p] * 5 + [c_int64] * 2 + [c_float, c_int],
@@ -71,14 +65,17 @@ def library() -> ctypes.CDLL | None:
 
 
 def _compile(compiler: str, file: Path) -> bool:
-    """Compile into the cache; another process may do the same."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / file.name
-        command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
-        if subprocess.run(command, capture_output=True).returncode:
-            return False  # such as macOS's compiler, which has no OpenMP
-        made.replace(file)
+    """Compile into the cache, unless it cannot be done; another process may do the same."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            made = Path(folder) / file.name
+            command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
+            if subprocess.run(command, capture_output=True).returncode:
+                return False  # such as macOS's compiler, which has no OpenMP
+            made.replace(file)
+    except OSError:  # a home that is read-only or full
+        return False
     return True
 
 
@@ -95,7 +92,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return x [..., H] normalised by its root mean square, times `weight` [H]."""
     x, size = x.contiguous(), len(weight)
     out = torch.empty_like(x)
-    _call("rms_norm", x, weight, out, x.numel() // size, size, eps)
+    _call("rms_norm", (x, weight, out), x.numel() // size, size, eps)
     return out
 
 
@@ -103,7 +100,7 @@ def rms_norm_backward(x: Tensor, weight: Tensor, grad: Tensor, eps: float) -> tu
     """Return the gradients of `x` [..., H] and `weight` [H], of that of the result [..., H]."""
     x, grad = x.contiguous(), grad.contiguous()
     to_x, sums = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), len(weight))
-    _call("rms_norm_backward", x, weight, grad, to_x, sums, x.numel() // len(weight), len(weight), eps)
+    _call("rms_norm_backward", (x, weight, grad, to_x, sums), x.numel() // len(weight), len(weight), eps)
     return to_x, sums.sum(0)
 
 
@@ -111,21 +108,21 @@ def swiglu(gate_up: Tensor) -> Tensor:
     """Return silu(gate) * up [..., I] of `gate_up` [..., 2I]."""
     size = gate_up.shape[-1] // 2
     out = gate_up.new_empty((*gate_up.shape[:-1], size))
-    _call("swiglu", gate_up, out, out.numel() // size, size)
+    _call("swiglu", (gate_up, out), out.numel() // size, size)
     return out
 
 
 def swiglu_backward(gate_up: Tensor, grad: Tensor) -> Tensor:
     """Return the gradient of `gate_up` [..., 2I], of that of the result [..., I]."""
     found, size = torch.empty_like(gate_up), grad.shape[-1]
-    _call("swiglu_backward", gate_up, grad.contiguous(), found, grad.numel() // size, size)
+    _call("swiglu_backward", (gate_up, grad.contiguous(), found), grad.numel() // size, size)
     return found
 
 
 def turn_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Turn head vectors [N, heads, D], whose rows may lie apart, in place by angles [N, D/2]."""
     num_rows, heads, size = x.shape
-    _call("turn_heads", x.data_ptr(), cos, sin, num_rows, heads, size, x.stride(0))
+    _call("turn_heads", (x, cos, sin), num_rows, heads, size, x.stride(0))
 
 
 def attend(
@@ -141,7 +138,7 @@ def attend(
     num_rows, size = len(qkv), keys.shape[-1]
     out = qkv.new_empty(num_rows, num_q * size)
     sizes = num_rows, num_q, num_kv, size, keys.shape[2], span
-    _call("attend", qkv, cos, sin, keys, values, lengths, out, *sizes)
+    _call("attend", (qkv, cos, sin, keys, values, lengths, out), *sizes)
     return out
 
 
@@ -151,13 +148,13 @@ def token_figures(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tens
     The normaliser is the log of the sum of the exponentials.
     """
     logprobs, entropies, normalisers = logits.new_empty(3, len(logits))
-    _call("token_figures", logits, targets, logprobs, entropies, normalisers, *logits.shape)
+    _call("token_figures", (logits, targets, logprobs, entropies, normalisers), *logits.shape)
     return logprobs, entropies, normalisers
 
 
 def logit_gradients_(logits: Tensor, normalisers: Tensor, targets: Tensor, grads: Tensor) -> None:
     """Turn logits [N, V] in place into their gradients, of those of the targets' log-probabilities [N]."""
-    _call("logit_gradients", logits, normalisers, targets, grads.contiguous(), *logits.shape)
+    _call("logit_gradients", (logits, normalisers, targets, grads.contiguous()), *logits.shape)
 
 
 def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,11 +163,11 @@ def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     The log-probability is NaN where the logits of a row are not finite.
     """
     tokens, logprobs = torch.empty(len(logits), dtype=torch.int64), torch.empty(len(logits))
-    _call("draw", logits.contiguous(), uniforms, tokens, logprobs, *logits.shape)
+    _call("draw", (logits.contiguous(), uniforms, tokens, logprobs), *logits.shape)
     return tokens, logprobs
 
 
-def _call(name: str, *arguments: Tensor | float) -> None:
-    assert all(one.is_contiguous() for one in arguments if isinstance(one, Tensor)), f"{name}: a tensor has gaps"
-    plain = [one.data_ptr() if isinstance(one, Tensor) else one for one in arguments]
-    getattr(library(), name)(*plain, torch.get_num_threads())
+def _call(name: str, tensors: tuple[Tensor, ...], *numbers: float) -> None:
+    """Call a loop with tensors that have no gaps, as all have that torch has just made."""
+    pointers = [tensor.data_ptr() for tensor in tensors]
+    getattr(library(), name)(*pointers, *numbers, torch.get_num_threads())

@@ -199,6 +199,8 @@ class RmsNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():  # which spares a decoding step its way through autograd
+            return _normed(x, self.weight, self.eps)
         return _RmsNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
 
 
@@ -209,7 +211,7 @@ class _RmsNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
-        return kernels.rms_norm(x, weight, eps) if kernels.usable(x) else (x * _scale(x, eps)).mul_(weight)
+        return _normed(x, weight, eps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -225,6 +227,10 @@ class _RmsNorm(torch.autograd.Function):
         return (grad * weight).addcmul_(normal, along, value=-1).mul_(scale), grad_weight, None
 
 
+def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return kernels.rms_norm(x, weight, eps) if kernels.usable(x) else (x * _scale(x, eps)).mul_(weight)
+
+
 def _scale(x: Tensor, eps: float) -> Tensor:
     """Return one over the root mean square of x [..., H], as [..., 1]."""
     return (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]).add_(eps).rsqrt_()
@@ -236,10 +242,7 @@ class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
-        if kernels.usable(gate_up):
-            return kernels.swiglu(gate_up)
-        gate, up = gate_up.chunk(2, -1)
-        return F.silu(gate).mul_(up)
+        return _gated(gate_up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -252,6 +255,20 @@ class _SwiGlu(torch.autograd.Function):
         torch.mul(grad, F.silu(gate), out=to_up)
         torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=to_gate)
         return found
+
+
+def _gated(gate_up: Tensor) -> Tensor:
+    if kernels.usable(gate_up):
+        return kernels.swiglu(gate_up)
+    gate, up = gate_up.chunk(2, -1)
+    return F.silu(gate).mul_(up)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Return silu(gate) * up [..., I] of `gate_up` [..., 2I]."""
+    if not torch.is_grad_enabled():
+        return _gated(gate_up)
+    return _SwiGlu.apply(gate_up)  # type: ignore[no-untyped-call]
 
 
 class Layer(nn.Module):
@@ -272,8 +289,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, index: int, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
         x = x + self.o_proj(attention(index, self._normed(self.qkv_proj(self.input_layernorm(x)))))
-        gated: Tensor = _SwiGlu.apply(self.gate_up_proj(self.post_attention_layernorm(x)))  # type: ignore[no-untyped-call]
-        return x + self.down_proj(gated)
+        return x + self.down_proj(swiglu(self.gate_up_proj(self.post_attention_layernorm(x))))
 
     def _normed(self, qkv: Tensor) -> Tensor:
         """Normalise the heads' queries and keys, as Qwen3 does."""
