@@ -140,6 +140,19 @@ def test_a_loss_of_logprobs_and_its_gradients(size: int, monkeypatch: pytest.Mon
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("target", [-1, 50])
+def test_a_target_outside_the_vocabulary_is_refused(target: int) -> None:
+    with pytest.raises(IndexError, match="vocabulary"):
+        kernels.token_figures(torch.zeros(2, 50), torch.tensor([3, target]))
+
+
+def test_a_full_row_of_the_cache_is_refused() -> None:
+    cache = Cache(1, 2, 1, 4, 8, torch.zeros(1))
+    cache.lengths[:] = torch.tensor([2, 4])
+    with pytest.raises(IndexError, match="full"):
+        cache.advance(2)
+
+
 @pytest.mark.parametrize("size", [50, 512, 1000, 49152])
 def test_drawing_by_the_running_sum(size: int) -> None:
     generator = torch.Generator().manual_seed(size)

@@ -145,8 +145,10 @@ def attend(
 def token_figures(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return, each [N], the targets' log-probabilities of logits [N, V], the entropies, and the normalisers.
 
-    The normaliser is the log of the sum of the exponentials.
+    The normaliser is the log of the sum of the exponentials. Raises `IndexError` where a target is no token.
     """
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
+        raise IndexError(f"a target is not among the {logits.shape[1]} tokens of the vocabulary")
     logprobs, entropies, normalisers = logits.new_empty(3, len(logits))
     _call("token_figures", (logits, targets, logprobs, entropies, normalisers), *logits.shape)
     return logprobs, entropies, normalisers

@@ -106,9 +106,10 @@ def _figures(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _to_gradients_(logits: Tensor, normalisers: Tensor, targets: Tensor, grads: Tensor) -> None:
     """Turn logits [T, V] into their gradients, of those of the log-probabilities [T]: d logprob = onehot - softmax."""
     if kernels.usable(logits):
-        return kernels.logit_gradients_(logits, normalisers, targets, grads)
-    logits.sub_(normalisers[:, None]).exp_().mul_(-grads[:, None]).scatter_add_(-1, targets[:, None], grads[:, None])
-    return None
+        kernels.logit_gradients_(logits, normalisers, targets, grads)
+    else:
+        probs = logits.sub_(normalisers[:, None]).exp_()
+        probs.mul_(-grads[:, None]).scatter_add_(-1, targets[:, None], grads[:, None])
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor) -> Tensor:

@@ -37,10 +37,12 @@ class Cache:
         return Prompts(self, places)
 
     def advance(self, num_rows: int) -> Step:
-        """Make room for one more token in each of the first `num_rows` rows."""
+        """Make room for one more token in each of the first `num_rows` rows; raise `IndexError` where there is none."""
         lengths = self.lengths[:num_rows].clone()
-        self.lengths[:num_rows] += 1
         shortest, longest = (int(edge) for edge in lengths.aminmax())
+        if longest >= self.store.shape[-2]:
+            raise IndexError(f"a row of the cache is full: it has {longest} tokens")
+        self.lengths[:num_rows] += 1
         if shortest == longest:
             return Step(self, lengths, longest + 1, None)
         hidden = torch.arange(longest + 1, device=lengths.device) > lengths[:, None]
