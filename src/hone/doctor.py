@@ -55,7 +55,7 @@ def _loops() -> Finding:
     from hone.algo.kernels import library
 
     if library() is None:
-        mend = "a C compiler with OpenMP, such as gcc, and a cache that can be written to make steps a third faster"
+        mend = "a C compiler with OpenMP, such as gcc, and a cache that can be written to make steps faster"
         return Finding("no loops in C: torch computes what lies between products", mend, needed=False)
     return Finding("loops in C for what lies between products, compiled on this machine")
 
