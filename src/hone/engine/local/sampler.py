@@ -147,13 +147,14 @@ class Batch:
         hidden = hidden / params.temperature if params.temperature else hidden
         logits = self.model.logits(hidden).float()
         ids, logprobs = draw(logits, sequences)
-        for sequence, token, logprob in zip(sequences, ids.tolist(), logprobs.tolist(), strict=True):
-            sequence.note(token, logprob, self.tokenizer)
         if params.num_likeliest:
-            most = min(params.num_likeliest, logits.shape[-1])
-            found = [part.tolist() for part in logits.log_softmax(-1).topk(most)]
+            every = logits.softmax(-1).log()
+            found = [part.tolist() for part in every.topk(min(params.num_likeliest, every.shape[-1]))]
             for sequence, values, tokens in zip(sequences, *found, strict=True):
                 sequence.likeliest.append(list(zip(tokens, values, strict=True)))
+            logprobs = every.gather(-1, ids[:, None])[:, 0]  # the very number that stands among the alternatives
+        for sequence, token, logprob in zip(sequences, ids.tolist(), logprobs.tolist(), strict=True):
+            sequence.note(token, logprob, self.tokenizer)
 
     @property
     def _device(self) -> torch.device:
