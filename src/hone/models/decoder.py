@@ -200,7 +200,7 @@ class RmsNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():  # which spares a decoding step its way through autograd
-            return _normed(x, self.weight, self.eps)
+            return _rms_norm(x, self.weight, self.eps)
         return _RmsNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
 
 
@@ -211,7 +211,7 @@ class _RmsNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
-        return _normed(x, weight, eps)
+        return _rms_norm(x, weight, eps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -227,7 +227,7 @@ class _RmsNorm(torch.autograd.Function):
         return (grad * weight).addcmul_(normal, along, value=-1).mul_(scale), grad_weight, None
 
 
-def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return kernels.rms_norm(x, weight, eps) if kernels.usable(x) else (x * _scale(x, eps)).mul_(weight)
 
 
