@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hone.algo.products import linear, linear_prepacked, prepack
+from hone.algo.products import prepack
 from hone.engine.local import sampler as sampling
 from hone.engine.local.sampler import Sampler
 from hone.models.decoder import Decoder
@@ -35,7 +36,7 @@ from hone.types import Prompt, Rollout, SamplingParams
 MODELS = {"tiny": "base-tiny", "smollm2": "smollm2-135m-instruct"}
 LIMITS = {
     "limit": "limit: products alone, by torch's own kernel",
-    "fastest": "  by the fastest kernel that torch carries",
+    "fastest": "  by the loops that Hone uses",
 }
 VLLM_PYTHON = Path(".venv-bench/bin/python")
 WORDS = ["the", "answer", "is", "so", "make", "use", "of", "numbers", "now", "try", "first", "then", "last", "small"]
@@ -203,12 +204,12 @@ def run_trl(
 class Products:
     """The products with a model's weight matrices alone, of the shapes that the model has them.
 
-    By torch's own kernel, or by the fastest that torch carries, which the model uses (`hone.algo.products`). No
+    By torch's own kernel, or by the loops that the model uses (`hone.algo.products`). No
     attention, norm, softmax, sampling or optimizer: nothing that computes a step by these products is faster.
     """
 
     def __init__(self, model: Decoder, *, fastest: bool) -> None:
-        self.linear, self.fastest = linear if fastest else functional.linear, fastest
+        self.prepack = prepack if fastest else (lambda weight: partial(functional.linear, weight=weight))
         self.head = model.lm_head.weight.detach()
         self.body = [
             module.weight.detach()
@@ -221,21 +222,21 @@ class Products:
     def decode(self, rows: Sequence[int]) -> float:
         """Return the seconds of decoding steps with so many rows each."""
         weights = [*self.body, self.head]
-        packed = [prepack(weight) if self.fastest else None for weight in weights]
+        products = [self.prepack(weight) for weight in weights]
         start = time.perf_counter()
         for count in rows:
-            for weight, ready in zip(weights, packed, strict=True):
-                x = _buffer(count, weight.shape[1])
-                self.linear(x, weight) if ready is None else linear_prepacked(x, ready)
+            for weight, product in zip(weights, products, strict=True):
+                product(_buffer(count, weight.shape[1]))
         return time.perf_counter() - start
 
     @torch.inference_mode()
     def prefill(self, tokens: int, prompts: int) -> float:
         """Return the seconds of prompts of so many tokens in all, with logits after the last token of each."""
+        body, head = [self.prepack(weight) for weight in self.body], self.prepack(self.head)
         start = time.perf_counter()
-        for weight in self.body:
-            self.linear(_buffer(tokens, weight.shape[1]), weight)
-        self.linear(_buffer(prompts, self.head.shape[1]), self.head)
+        for weight, product in zip(self.body, body, strict=True):
+            product(_buffer(tokens, weight.shape[1]))
+        head(_buffer(prompts, self.head.shape[1]))
         return time.perf_counter() - start
 
     @torch.inference_mode()
@@ -243,17 +244,17 @@ class Products:
         """Return the seconds of one micro-batch of so many tokens, forward and backward."""
         start = time.perf_counter()
         for weight in self.body:
-            self._train(weight, tokens)
-        for first in range(0, targets, self.chunk):
-            self._train(self.head, min(self.chunk, targets - first))
+            self._train(weight, [tokens])
+        self._train(self.head, [min(self.chunk, targets - first) for first in range(0, targets, self.chunk)])
         return time.perf_counter() - start
 
-    def _train(self, weight: Tensor, rows: int) -> None:
-        columns, inner = weight.shape
-        x, grad = _buffer(rows, inner), _buffer(rows, columns)
-        self.linear(x, weight)
-        self.linear(grad, weight.t())
-        grad.t() @ x
+    def _train(self, weight: Tensor, rows: Sequence[int]) -> None:
+        forward, backward = self.prepack(weight), self.prepack(weight.t())
+        for count in rows:
+            x, grad = _buffer(count, weight.shape[1]), _buffer(count, len(weight))
+            forward(x)
+            backward(grad)
+            grad.t() @ x
 
 
 def _buffer(rows: int, columns: int, store: dict[tuple[int, int], Tensor] = {}) -> Tensor:  # noqa: B006

@@ -1,4 +1,4 @@
-"""What happens between the products with weight matrices, by loops in C that are compiled at their first use.
+"""Products with weight matrices and what happens between them, by loops in C that are compiled at their first use.
 
 They are for float32 on a CPU. Where there is no C compiler with OpenMP, or no cache to keep what it makes, `library` is
 None, and torch's operations, of which each takes a pass over memory and a barrier of its threads, do the same.
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hone.places import user_cache
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "products.c"))
 # Not -ffast-math, which takes all numbers for finite; and no jump threading, which makes each clamp a copy of the loop.
 FLAGS = (
     "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fno-thread-jumps",
@@ -40,6 +40,8 @@ _ARGUMENTS = {
     "token_figures": [c_void_p] * 5 + [c_int64] * 2 + [c_int],
     "logit_gradients": [c_void_p] * 4 + [c_int64] * 2 + [c_int],
     "draw": [c_void_p] * 4 + [c_int64] * 2 + [c_int],
+    "pack": [c_void_p] * 2 + [c_int64] * 4 + [c_int],
+    "multiply": [c_void_p] * 4 + [c_int64] * 3 + [c_int],
 }
 
 
@@ -54,7 +56,7 @@ def library() -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         return None
-    content = [SOURCE.read_bytes(), compiler.encode(), " ".join(FLAGS).encode(), _processor().encode()]
+    content = [*(source.read_bytes() for source in SOURCES), compiler.encode(), " ".join(FLAGS).encode(), _processor().encode()]
     file = user_cache() / "kernels" / f"{hashlib.sha256(b'/'.join(content)).hexdigest()[:16]}.so"
     if not (file.is_file() or _compile(compiler, file)):
         return None
@@ -70,7 +72,7 @@ def _compile(compiler: str, file: Path) -> bool:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             made = Path(folder) / file.name
-            command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
+            command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES), "-lm"]
             if subprocess.run(command, capture_output=True).returncode:
                 return False  # such as macOS's compiler, which has no OpenMP
             made.replace(file)
@@ -169,7 +171,34 @@ def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     return tokens, logprobs
 
 
-def _call(name: str, tensors: tuple[Tensor, ...], *numbers: float) -> None:
+def pack(weight: Tensor) -> Tensor:
+    """Return the panels [C / width, K, width] of a weight [C, K], which is contiguous or the transpose of such a one."""
+    columns, depth = weight.shape
+    width = _panel_width()
+    panels = weight.new_empty(-(-columns // width), depth, width)
+    _call("pack", (weight, panels), columns, depth, *weight.stride())
+    return panels
+
+
+def multiply(x: Tensor, panels: Tensor, columns: int, bias: Tensor | None) -> Tensor:
+    """Return `x weight^T + bias` [..., C] of x [..., K] and the panels of a weight [C, K]."""
+    x, depth = x.contiguous(), panels.shape[1]
+    if x.shape[-1] != depth or not usable(x):
+        raise ValueError(f"x {list(x.shape)} of {x.dtype} cannot be multiplied by a float32 matrix of depth {depth}")
+    out = x.new_empty((*x.shape[:-1], columns))
+    _call("multiply", (x, panels, bias, out), x.numel() // depth, columns, depth)
+    return out
+
+
+@functools.cache
+def _panel_width() -> int:
+    found = library()
+    assert found is not None
+    found.panel_width.restype = c_int64
+    return int(found.panel_width())
+
+
+def _call(name: str, tensors: tuple[Tensor | None, ...], *numbers: float) -> None:
     """Call a loop with tensors that have no gaps, as all have that torch has just made."""
-    pointers = [tensor.data_ptr() for tensor in tensors]
+    pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
     getattr(library(), name)(*pointers, *numbers, torch.get_num_threads())

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hone.algo import kernels
-from hone.algo.products import linear
+from hone.algo.products import linear, prepack
 
 
 def policy_loss(
@@ -50,10 +50,9 @@ def token_logprobs(
     """
     found = hidden.new_empty((2, len(targets)), dtype=torch.float32)
     with torch.no_grad():
+        product = prepack(weight)
         for rows in _chunks(len(targets), len(weight), chunk_elements):
-            found[0, rows], found[1, rows], _ = _figures(
-                linear(hidden[rows] / temperature, weight).float(), targets[rows]
-            )
+            found[0, rows], found[1, rows], _ = _figures(product(hidden[rows] / temperature).float(), targets[rows])
     return found[0], found[1]
 
 
@@ -72,15 +71,16 @@ def loss_backward(
     """
     grad_hidden = torch.empty_like(hidden)
     with torch.no_grad():
+        product, product_backward = prepack(weight), prepack(weight.t())
         for rows in _chunks(len(targets), len(weight), chunk_elements):
             scaled = hidden[rows] / temperature
-            logits = linear(scaled, weight).float()
+            logits = product(scaled).float()
             logprobs, entropies, normalisers = _figures(logits, targets[rows])
             with torch.enable_grad():
                 (grad,) = torch.autograd.grad(loss(logprobs.requires_grad_(), entropies, rows), logprobs)
             _to_gradients_(logits, normalisers, targets[rows], grad)
             grad_logits = logits.to(hidden.dtype)
-            grad_hidden[rows] = linear(grad_logits, weight.t()) / temperature
+            grad_hidden[rows] = product_backward(grad_logits) / temperature
             if weight.requires_grad:
                 if weight.grad is None:
                     weight.grad = torch.zeros_like(weight)

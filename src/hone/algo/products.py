@@ -1,46 +1,57 @@
-"""Products with weight matrices, by the fastest kernel that torch carries for them.
+"""Products with weight matrices, by the fastest way that there is for them.
 
-On a CPU that is oneDNN's: on small batches twice as fast as the product that torch chooses by itself, on large ones a
-tenth (benchmarks/README.md). Other devices and types take torch's own.
+For float32 on a CPU these are Hone's own loops (`products.c`), without a compiler oneDNN's, which torch carries; other
+devices and types take torch's own (benchmarks/README.md).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-PREPACKED_ROWS = 256  # what the layout of a prepacked matrix is chosen for; it serves fewer rows as well
+from hone.algo import kernels
+
+ONEDNN_ROWS = 256  # what the layout of oneDNN's matrix is chosen for; it serves fewer rows as well
+
+
+class Product(Protocol):
+    """`x weight^T + bias` [..., C] of x [..., K], for one weight [C, K]."""
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor: ...
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return `x weight^T + bias` [..., N] of x [..., K] and weight [N, K]."""
-    if not _has_onednn(x):
+    """Return `x weight^T + bias` [..., C] of x [..., K] and weight [C, K]."""
+    if not (kernels.usable(x) and kernels.usable(weight)):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def prepack(weight: Tensor) -> Tensor | None:
-    """Return a copy of a matrix in the layout in which oneDNN multiplies fastest; None where it cannot be used."""
-    if not _has_onednn(weight):
-        return None
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PREPACKED_ROWS)
-    return packed
+def prepack(weight: Tensor) -> Product:
+    """Return the product with a matrix [C, K], without gradients, by a copy that lies as it is multiplied fastest.
 
-
-def linear_prepacked(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return what `linear` returns, without gradients, by a matrix that `prepack` rearranged."""
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-    return found
+    Where that is torch's own product, it is by the matrix itself.
+    """
+    weight = weight.detach()
+    if kernels.usable(weight):
+        panels, columns = kernels.pack(weight), len(weight)
+        return lambda x, bias=None: kernels.multiply(x, panels, columns, bias)
+    if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ONEDNN_ROWS)
+        return lambda x, bias=None: torch.ops.mkldnn._linear_pointwise(x, ordered, bias, "none", [], "")
+    return lambda x, bias=None: F.linear(x, weight, bias)
 
 
 class _Linear(torch.autograd.Function):
+    """The product by the loops; arranging the weights for it takes about as long as ten more rows."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return linear_prepacked(x, weight, bias)
+        return prepack(weight)(x, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -48,11 +59,8 @@ class _Linear(torch.autograd.Function):
         to_x, to_weight, to_bias = ctx.needs_input_grad
         flat = grad.flatten(0, -2)
         return (
-            linear_prepacked(grad, weight.t()) if to_x else None,
-            flat.t() @ x.flatten(0, -2) if to_weight else None,
+            prepack(weight.t())(grad) if to_x else None,
+            flat.t() @ x.flatten(0, -2) if to_weight else None,  # torch's own is faster at long sums
             flat.sum(0) if to_bias else None,
         )
 
-
-def _has_onednn(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()

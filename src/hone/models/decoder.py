@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hone.algo import kernels
-from hone.algo.products import linear, linear_prepacked, prepack
+from hone.algo.products import Product, linear, prepack
 from hone.models.attention import Layout, attend
 from hone.models.cache import Cache, Prompts
 from hone.types import HoneError, Segment
@@ -179,7 +179,7 @@ class Embedding(nn.Embedding):
 class Linear(nn.Linear):
     """A projection; where there is a prepacked copy of its weights it reads that one, without gradients."""
 
-    packed: Tensor | None = None
+    packed: Product | None = None
 
     def reset_parameters(self) -> None:
         if self.weight.device.type != "meta":  # there torch would load its compiler to draw nothing: a second
@@ -188,7 +188,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is None:
             return linear(x, self.weight, self.bias)
-        return linear_prepacked(x, self.packed, self.bias)
+        return self.packed(x, self.bias)
 
 
 class RmsNorm(nn.Module):

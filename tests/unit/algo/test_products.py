@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hone.algo.products import linear, linear_prepacked, prepack
+from hone.algo import kernels
+from hone.algo.products import linear, prepack
 
 K, N = 24, 40
 
@@ -54,25 +55,51 @@ def test_memory_need_not_be_in_order() -> None:
     torch.testing.assert_close(linear(wide, turned, bias), F.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 17, 255, 256, 257, 900])
+@pytest.fixture(params=["loops", "oneDNN"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Multiply by the loops in C, or without them."""
+    if request.param == "oneDNN":
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    elif kernels.library() is None:
+        pytest.skip("no C compiler with OpenMP here")
+    return request.param
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 17, 96, 97, 255, 900])
+@pytest.mark.parametrize(("columns", "depth"), [(40, 24), (1, 5), (33, 320), (150, 700)])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_a_prepacked_matrix_serves_any_number_of_rows(rows: int, with_bias: bool) -> None:
-    x, weight, bias = tensors((rows, K))
+def test_a_prepacked_matrix_serves_any_shape(way: str, rows: int, columns: int, depth: int, with_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    x, weight, bias = (torch.randn(size, generator=generator) for size in ((rows, depth), (columns, depth), (columns,)))
     given = bias if with_bias else None
-    packed = prepack(weight)
-    assert packed is not None
-    torch.testing.assert_close(linear_prepacked(x, packed, given), F.linear(x, weight, given), rtol=1e-5, atol=1e-5)
+    expected = F.linear(x.double(), weight.double(), bias.double() if with_bias else None).float()
+    for matrix in (weight, weight.t().contiguous().t()):
+        torch.testing.assert_close(prepack(matrix)(x, given), expected, rtol=1e-5, atol=1e-4)
 
 
-def test_a_prepacked_matrix_is_a_copy() -> None:
+def test_a_prepacked_matrix_is_a_copy(way: str) -> None:
     x, weight, _ = tensors((3, K))
-    packed, expected = prepack(weight), x @ weight.t()
+    product, expected = prepack(weight), x @ weight.t()
     weight.zero_()
-    assert packed is not None
-    torch.testing.assert_close(linear_prepacked(x, packed), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(product(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="no C compiler with OpenMP here")
+def test_a_row_by_itself_has_the_same_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(200, 700, generator=generator), torch.randn(150, 700, generator=generator)
+    product = prepack(weight)
+    assert torch.equal(product(x), torch.cat([product(row) for row in x.split(1)]))
+
+
+def test_a_product_of_the_wrong_shape_or_type_is_refused() -> None:
+    product = prepack(tensors((3, K))[1])
+    for x in (torch.randn(3, K + 1), torch.randn(3, K, dtype=torch.float64)):
+        with pytest.raises((ValueError, RuntimeError)):
+            product(x)
 
 
 def test_double_precision_is_left_to_torch() -> None:
     x, weight, bias = tensors((3, K), torch.float64)
-    assert prepack(weight) is None
+    assert torch.equal(prepack(weight)(x, bias), F.linear(x, weight, bias))
     assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
