@@ -4,47 +4,10 @@
  * attention heads, K key/value heads, D head size, P positions. Threads share whole rows, so that no result depends on
  * how many of them there are, but for a sum over rows.
  */
-#include <math.h>
-#include <omp.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "kernels.h"
 
-typedef int64_t count;
-
-#define INLINE static inline __attribute__((always_inline))
 #define SMALL 16384 /* numbers for which waking a second thread takes longer than it saves */
 #define BLOCK 128   /* tokens whose probabilities are summed before one of them is looked for */
-
-/* e^x as 2^n 2^r with Cephes' polynomial for 2^r, without a branch, so that loops over it become vector code. The
- * relative error is 1e-7 times (1 + |x|); below -88 it is 0, above 88 it stays at 2^127, and NaN is NaN. */
-INLINE float exponential(float x) {
-    float t = x * 1.44269504f;
-    t = t > 127.0f ? 127.0f : t;
-    t = t < -127.0f ? -127.0f : t;
-    float n = floorf(t + 0.5f), r = t - n;
-    float p = 1.535336188e-4f;
-    p = p * r + 1.339887440e-3f;
-    p = p * r + 9.618437358e-3f;
-    p = p * r + 5.550332471e-2f;
-    p = p * r + 2.402264791e-1f;
-    p = p * r + 6.931472029e-1f;
-    union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
-    return (p * r + 1.0f) * power.value;
-}
-
-INLINE float dot(const float *a, const float *b, count size) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (count i = 0; i < size; i++) sum += a[i] * b[i];
-    return sum;
-}
-
-INLINE float largest(const float *x, count size) {
-    float most = x[0];
-#pragma omp simd reduction(max : most)
-    for (count i = 0; i < size; i++) most = x[i] > most ? x[i] : most;
-    return most;
-}
 
 /* x [N, H], weight [H] -> out [N, H] */
 void rms_norm(const float *x, const float *weight, float *out, count rows, count size, float eps, int threads) {

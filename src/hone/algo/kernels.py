@@ -24,7 +24,8 @@ from torch import Tensor
 
 from hone.places import user_cache
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "products.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "products.c", "attention.c"))
+HEADER = Path(__file__).with_name("kernels.h")
 # Not -ffast-math, which takes all numbers for finite; and no jump threading, which makes each clamp a copy of the loop.
 FLAGS = (
     "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fno-thread-jumps",
@@ -41,6 +42,8 @@ _ARGUMENTS = {
     "logit_gradients": [c_void_p] * 4 + [c_int64] * 2 + [c_int],
     "draw": [c_void_p] * 4 + [c_int64] * 2 + [c_int],
     "pack": [c_void_p] * 2 + [c_int64] * 4 + [c_int],
+    "attention": [c_void_p] * 4 + [c_int64] * 4 + [c_int],
+    "attention_backward": [c_void_p] * 6 + [c_int64] * 5 + [c_int],
     "multiply": [c_void_p] * 4 + [c_int64] * 3 + [c_int],
 }
 
@@ -56,7 +59,7 @@ def library() -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         return None
-    content = [*(source.read_bytes() for source in SOURCES), compiler.encode(), " ".join(FLAGS).encode(), _processor().encode()]
+    content = [*(source.read_bytes() for source in (HEADER, *SOURCES)), compiler.encode(), " ".join(FLAGS).encode(), _processor().encode()]
     file = user_cache() / "kernels" / f"{hashlib.sha256(b'/'.join(content)).hexdigest()[:16]}.so"
     if not (file.is_file() or _compile(compiler, file)):
         return None
@@ -142,6 +145,30 @@ def attend(
     sizes = num_rows, num_q, num_kv, size, keys.shape[2], span
     _call("attend", (qkv, cos, sin, keys, values, lengths, out), *sizes)
     return out
+
+
+def attention(qkv: Tensor, runs: Tensor, heads: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return what each token attends to, [T, A * D], and the logs of its sums of e^score, [T, A].
+
+    `qkv` [T, (A + 2K) * D] is turned already; `heads` are A and K. `runs` [3, R] are the first tokens, the lengths and
+    the parents of the runs, a parent being the number of an earlier run that has none itself, or -1.
+    """
+    num_q, num_kv = heads
+    size = qkv.shape[1] // (num_q + 2 * num_kv)
+    out, normalisers = qkv.new_empty(len(qkv), num_q * size), qkv.new_empty(len(qkv), num_q)
+    _call("attention", (qkv, runs, out, normalisers), runs.shape[1], num_q, num_kv, size)
+    return out, normalisers
+
+
+def attention_backward(
+    qkv: Tensor, runs: Tensor, out: Tensor, normalisers: Tensor, grad: Tensor, heads: tuple[int, int]
+) -> Tensor:
+    """Return the gradient of `qkv`, of that of the result [T, A * D]; the rest is as `attention` takes and gives it."""
+    num_q, num_kv = heads
+    found, size = torch.empty_like(qkv), qkv.shape[1] // (num_q + 2 * num_kv)
+    tensors = qkv, runs, out, normalisers, grad.contiguous(), found
+    _call("attention_backward", tensors, len(qkv), runs.shape[1], num_q, num_kv, size)
+    return found
 
 
 def token_figures(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -197,13 +197,13 @@ def test_no_tokens_give_no_logprobs() -> None:
 
 
 def test_no_tensor_of_tokens_times_vocabulary_is_ever_whole(largest: type[Any]) -> None:
-    hidden, weight = torch.randn(64, 4), torch.randn(50, 4, requires_grad=True)
+    hidden, weight = torch.randn(64, 32), torch.randn(50, 32, requires_grad=True)
     targets = torch.arange(64) % 50
 
     def loss(logprobs: Tensor, entropy: Tensor, rows: slice) -> Tensor:
         return logprobs.sum()
 
-    for chunk_elements, least, most in ((250, 250, 256), (1 << 23, 64 * 50, 64 * 50)):  # hidden itself has 64 * 4
+    for chunk_elements, least, most in ((250, 250, 64 * 32), (1 << 23, 64 * 50, 64 * 50)):  # hidden itself has 64 * 32
         with largest() as forward:
             token_logprobs(hidden, weight, targets, chunk_elements=chunk_elements)
         with largest() as both:

@@ -115,30 +115,7 @@ def test_a_group_attends_as_each_whole_sequence_alone(heads: tuple[int, int]) ->
 def test_a_layout_by_hand() -> None:
     layout = Layout.of([Segment(3), Segment(2, 0), Segment(1), Segment(2, 0), Segment(1, 0), Segment(4)])
     assert layout.positions.tolist() == [0, 1, 2, 3, 4, 0, 3, 4, 3, 0, 1, 2, 3]
-    # Completions side by side attend to their prompt in one call.
-    assert layout.continued == ((slice(3, 5), slice(0, 3)), (slice(6, 9), slice(0, 3)))
-    assert Layout.of(runs(2, 3)).continued == ()
-
-
-def test_runs_of_similar_length_share_a_call() -> None:
-    alone, padded, short = Layout.of(runs(8, 20, 6, 7, 2)).buckets
-    assert (alone.start, alone.rows.tolist()) == (8, [list(range(8, 28))])
-    assert padded.start is None
-    assert padded.rows.tolist() == [
-        [0, 1, 2, 3, 4, 5, 6, 7], [28, 29, 30, 31, 32, 33, 33, 33], [34, 35, 36, 37, 38, 39, 40, 40],
-    ]  # fmt: skip
-    assert padded.target.tolist() == [*range(8), *range(28, 41)]
-    assert (short.start, short.rows.tolist()) == (41, [[41, 42]])
-
-
-@pytest.mark.parametrize("segments", LAYOUTS.values(), ids=LAYOUTS)
-def test_each_token_is_in_one_bucket(segments: list[Segment]) -> None:
-    buckets = Layout.of(segments).buckets
-    assert sorted(token for bucket in buckets for token in bucket.target.tolist()) == list(
-        range(sum(segment.length for segment in segments))
-    )
-    real = sum(len(bucket.target) for bucket in buckets)
-    assert sum(bucket.rows.numel() for bucket in buckets) <= real / 0.75
+    assert layout.runs.tolist() == [[0, 3, 5, 6, 8, 9], [3, 2, 1, 2, 1, 4], [-1, 0, -1, 0, 0, -1]]
 
 
 def test_a_turn_by_hand() -> None:
