@@ -132,9 +132,8 @@ def by_padded_rows(model: Decoder, samples: list[Sample], temperature: float) ->
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [10_000, 120, 45, 1])
-@pytest.mark.parametrize("shared_prompt", [1, 10, 1000])
 def test_shared_prompts_give_the_gradients_of_whole_rows(
-    model: Decoder, shared_prompt: int, micro_batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+    model: Decoder, micro_batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = of_few_prompts()
     with monkeypatch.context() as patched:
@@ -143,10 +142,9 @@ def test_shared_prompts_give_the_gradients_of_whole_rows(
     expected = grads(model)
     assert max(gradient.abs().max() for gradient in expected.values()) > 1e-2
 
-    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
     batch = packed(samples, micro_batch_tokens=micro_batch_tokens)
     continued = [segment for micro in batch.micro_batches for segment in micro.segments if segment.parent is not None]
-    assert bool(continued) == (shared_prompt < 1000 and micro_batch_tokens > 1)
+    assert bool(continued) == (micro_batch_tokens > 1)
     assert (len(batch.micro_batches) == 1) == (micro_batch_tokens == 10_000)
     figures = Trainer(model).forward_backward(batch, GRPO, temperature=0.8)
     assert figures["loss"] == pytest.approx(loss, abs=1e-5)
@@ -155,13 +153,11 @@ def test_shared_prompts_give_the_gradients_of_whole_rows(
 
 @pytest.mark.parametrize("micro_batch_tokens", [10_000, 45])
 def test_shared_prompts_give_the_same_logprobs_in_the_order_of_the_samples(
-    model: Decoder, micro_batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+    model: Decoder, micro_batch_tokens: int
 ) -> None:
-    samples, found = of_few_prompts(), []
-    for shared_prompt in (1, 1000):
-        monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
-        found.append(Trainer(model, micro_batch_tokens=micro_batch_tokens).logprobs(samples))
-    for sample, shared, apart in zip(samples, *found, strict=True):
+    samples, trainer = of_few_prompts(), Trainer(model, micro_batch_tokens=micro_batch_tokens)
+    alone = [trainer.logprobs([sample])[0] for sample in samples]
+    for sample, shared, apart in zip(samples, trainer.logprobs(samples), alone, strict=True):
         assert len(shared) == len(sample.completion_ids)
         np.testing.assert_allclose(shared, apart, rtol=0, atol=1e-5)
 

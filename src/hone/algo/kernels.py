@@ -59,7 +59,8 @@ def library() -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         return None
-    content = [*(source.read_bytes() for source in (HEADER, *SOURCES)), compiler.encode(), " ".join(FLAGS).encode(), _processor().encode()]
+    texts = [source.read_bytes() for source in (HEADER, *SOURCES)]
+    content = [*texts, compiler.encode(), " ".join(FLAGS).encode(), _processor().encode()]
     file = user_cache() / "kernels" / f"{hashlib.sha256(b'/'.join(content)).hexdigest()[:16]}.so"
     if not (file.is_file() or _compile(compiler, file)):
         return None
@@ -199,7 +200,7 @@ def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Return the panels [C / width, K, width] of a weight [C, K], which is contiguous or the transpose of such a one."""
+    """Return the panels [C / width, K, width] of a weight [C, K], contiguous or transposed."""
     columns, depth = weight.shape
     width = _panel_width()
     panels = weight.new_empty(-(-columns // width), depth, width)

@@ -13,7 +13,6 @@ import numpy as np
 from hone.types import Floats, Ids, MicroBatch, PackedBatch, Sample, Segment
 
 Aggregation = Literal["output", "token", "constant"]
-SHARED_PROMPT = 32  # tokens of a prompt from which on sharing it saves more than it takes to attend to it apart
 
 
 def token_weight(sample: Sample, how: Aggregation, *, num_outputs: int, num_tokens: int, max_tokens: int) -> float:
@@ -36,10 +35,9 @@ def pack(samples: Sequence[Sample], weights: Sequence[float], *, micro_batch_tok
 
     A sample longer than that is a micro-batch of its own. `weights` [N]: the weight of each completion token.
     """
-    groups: dict[bytes | int, list[int]] = {}
+    groups: dict[bytes, list[int]] = {}
     for number, sample in enumerate(samples):
-        shared = len(sample.prompt_ids) >= SHARED_PROMPT
-        groups.setdefault(np.asarray(sample.prompt_ids, np.int64).tobytes() if shared else number, []).append(number)
+        groups.setdefault(np.asarray(sample.prompt_ids, np.int64).tobytes(), []).append(number)
     chosen: list[list[list[int]]] = []  # micro-batches of groups of samples
     free = 0
     for group in groups.values():

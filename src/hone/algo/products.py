@@ -63,4 +63,3 @@ class _Linear(torch.autograd.Function):
             flat.t() @ x.flatten(0, -2) if to_weight else None,  # torch's own is faster at long sums
             flat.sum(0) if to_bias else None,
         )
-

@@ -55,7 +55,7 @@ def attend(qkv: Tensor, cos: Tensor, sin: Tensor, layout: Layout, heads: tuple[i
 
 
 def attend_by_segment(qkv: Tensor, cos: Tensor, sin: Tensor, layout: Layout, heads: tuple[int, int]) -> Tensor:
-    """Do the same by torch's public attention, run after run: where there are no loops in C, and as the test's witness."""
+    """Do the same by torch's public attention, run after run: without the loops in C, and as the test's witness."""
     num_q, num_kv = heads
     parts = qkv.unflatten(-1, (num_q + 2 * num_kv, -1))
     if torch.is_grad_enabled():

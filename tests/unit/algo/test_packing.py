@@ -96,8 +96,7 @@ def laid_out(batch: PackedBatch) -> list[tuple[list[int], list[Segment], list[in
     ]
 
 
-def test_a_shared_prompt_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 2)
+def test_a_shared_prompt_by_hand() -> None:
     batch = pack(of_two_prompts(), [0.1, 0.2, 0.3, 0.4], micro_batch_tokens=100)
     assert laid_out(batch) == [(
         [1, 2, 3, 4, 7, 7, 8],
@@ -109,8 +108,7 @@ def test_a_shared_prompt_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (batch.num_tokens, batch.num_loss_tokens) == (15, 8)  # what is shared counts for each sample
 
 
-def test_a_group_that_is_torn_apart_repeats_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 2)
+def test_a_group_that_is_torn_apart_repeats_its_prompt() -> None:
     assert laid_out(pack(of_two_prompts(), [1.0] * 4, micro_batch_tokens=4)) == [
         ([1, 2, 3, 4], [Segment(2), Segment(2, 0)], [1, 2, 3, 1], [3, 4, 5, 6]),
         ([1, 2, 7], [Segment(3)], [1, 2], [7, 8]),
@@ -118,15 +116,7 @@ def test_a_group_that_is_torn_apart_repeats_its_prompt(monkeypatch: pytest.Monke
     ]
 
 
-def test_short_prompts_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 3)
-    (micro,) = pack(of_two_prompts(), [1.0] * 4, micro_batch_tokens=100).micro_batches
-    assert micro.input_ids.tolist() == [1, 2, 3, 4, 7, 8, 1, 2, 1, 2, 7]
-    assert micro.segments == (Segment(4), Segment(2), Segment(2), Segment(3))
-
-
-def test_completions_of_one_token_add_nothing_to_their_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 1)
+def test_completions_of_one_token_add_nothing_to_their_prompt() -> None:
     batch = pack([sample([1, 2], [n]) for n in (3, 4, 5)], [1.0] * 3, micro_batch_tokens=2)
     assert laid_out(batch) == [([1, 2], [Segment(2)], [1, 1, 1], [3, 4, 5])]
 
@@ -171,12 +161,8 @@ def tokens_of_sample(one: Sample, weight: float) -> list[Token]:
     ]
 
 
-@pytest.mark.parametrize("shared_prompt", [1, 4, 1000])
 @pytest.mark.parametrize("limit", [1, 12, 20, 64, 10_000])
-def test_each_token_of_each_sample_is_there_once_behind_its_own_context(
-    limit: int, shared_prompt: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
+def test_each_token_of_each_sample_is_there_once_behind_its_own_context(limit: int) -> None:
     samples, weights = grouped_samples(60)
     expected = {weight: tokens_of_sample(one, weight) for one, weight in zip(samples, weights, strict=True)}
     batch = pack(samples, weights, micro_batch_tokens=limit)
@@ -191,16 +177,11 @@ def test_each_token_of_each_sample_is_there_once_behind_its_own_context(
     assert batch.num_loss_tokens == sum(map(len, expected.values()))
 
 
-def test_sharing_leaves_fewer_tokens_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_computed_once() -> None:
     samples, weights = grouped_samples(60)
-    sizes = []
-    for shared_prompt in (1, 4, 1000):
-        monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
-        (micro,) = pack(samples, weights, micro_batch_tokens=10_000).micro_batches
-        sizes.append(len(micro.input_ids))
+    (micro,) = pack(samples, weights, micro_batch_tokens=10_000).micro_batches
     own = sum(len(one.completion_ids) - 1 for one in samples)
-    assert sizes[0] == own + 1 + 2 + 4 + 5 + 9  # each prompt once
-    assert sizes[0] < sizes[1] < sizes[2] == own + sum(len(one.prompt_ids) for one in samples)
+    assert len(micro.input_ids) == own + 1 + 2 + 4 + 5 + 9
 
 
 def test_each_sample_keeps_its_own_weight_and_advantage() -> None:
@@ -227,13 +208,9 @@ def gradient(micro_batches: Sequence[MicroBatch]) -> tuple[float, torch.Tensor]:
 
 
 @pytest.mark.parametrize("limit", [1, 30, 100])
-@pytest.mark.parametrize("shared_prompt", [1, 1000])
-def test_loss_and_gradient_of_a_step_do_not_depend_on_how_it_is_cut(
-    limit: int, shared_prompt: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loss_and_gradient_of_a_step_do_not_depend_on_how_it_is_cut(limit: int) -> None:
     samples, weights = grouped_samples(30)
     whole_loss, whole = gradient(pack(samples, weights, micro_batch_tokens=10_000).micro_batches)
-    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", shared_prompt)
     loss, cut = gradient(pack(samples, weights, micro_batch_tokens=limit).micro_batches)
     assert loss == pytest.approx(whole_loss, rel=1e-12)
     torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-14)
@@ -244,8 +221,7 @@ def test_a_sample_longer_than_the_limit_is_a_micro_batch_of_its_own() -> None:
     assert [len(micro.input_ids) for micro in batch.micro_batches] == [1, 30, 1]
 
 
-def test_a_sample_longer_than_the_limit_shares_its_prompt_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hone.algo.packing.SHARED_PROMPT", 1)
+def test_a_sample_longer_than_the_limit_shares_its_prompt_with_none() -> None:
     batch = pack([sample([1, 1], [n] * n) for n in (2, 8, 1, 1)], [1.0] * 4, micro_batch_tokens=4)
     assert [micro.input_ids.tolist() for micro in batch.micro_batches] == [[1, 1, 2], [1, 1, *[8] * 7], [1, 1]]
     assert [len(micro.targets) for micro in batch.micro_batches] == [2, 8, 2]
