@@ -56,8 +56,8 @@ def _loops() -> Finding:
 
     if library() is None:
         mend = "a C compiler with OpenMP, such as gcc, and a cache that can be written to make steps faster"
-        return Finding("no loops in C: torch computes what lies between products", mend, needed=False)
-    return Finding("loops in C for what lies between products, compiled on this machine")
+        return Finding("no loops in C: torch computes instead", mend, needed=False)
+    return Finding("loops in C, compiled on this machine")
 
 
 def _sandbox() -> Finding:

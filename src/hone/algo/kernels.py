@@ -1,7 +1,7 @@
-"""Products with weight matrices and what happens between them, by loops in C that are compiled at their first use.
+"""Products with weight matrices, attention and what lies between, by loops in C that are compiled at their first use.
 
 They are for float32 on a CPU. Where there is no C compiler with OpenMP, or no cache to keep what it makes, `library` is
-None, and torch's operations, of which each takes a pass over memory and a barrier of its threads, do the same.
+None, and torch's operations do the same.
 
 Axes: N rows, H hidden, I intermediate, V vocabulary, A attention heads, K key/value heads, D head size, P positions.
 """
@@ -50,7 +50,7 @@ _ARGUMENTS = {
 
 def usable(x: Tensor) -> bool:
     """Whether there are loops for a tensor: one of float32 on a CPU."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and library() is not None
+    return x.is_cpu and x.dtype == torch.float32 and library() is not None
 
 
 @functools.cache

@@ -31,9 +31,14 @@ class Layout:
 
     @classmethod
     def of(cls, segments: Sequence[Segment]) -> Layout:
-        """Lay runs out one after the other, in their order; a parent comes before its runs, and has none itself."""
+        """Lay runs out one after the other, in their order.
+
+        Raises `ValueError` where a parent does not come before its runs, or continues another one itself.
+        """
         lengths = torch.tensor([segment.length for segment in segments])
         parents = torch.tensor([-1 if segment.parent is None else segment.parent for segment in segments])
+        if (parents >= torch.arange(len(parents))).any() or (parents[parents[parents >= 0]] >= 0).any():
+            raise ValueError("a run continues a later one, or one that continues another")
         first = torch.where(parents < 0, 0, lengths[parents])
         starts = lengths.cumsum(0) - lengths
         positions = torch.arange(int(lengths.sum())) + (first - starts).repeat_interleave(lengths)

@@ -118,6 +118,12 @@ def test_a_layout_by_hand() -> None:
     assert layout.runs.tolist() == [[0, 3, 5, 6, 8, 9], [3, 2, 1, 2, 1, 4], [-1, 0, -1, 0, 0, -1]]
 
 
+@pytest.mark.parametrize("parents", [[0], [None, 2, None], [None, 0, 1]])
+def test_a_parent_is_an_earlier_run_without_one(parents: list[int | None]) -> None:
+    with pytest.raises(ValueError, match="continues"):
+        Layout.of([Segment(2, parent) for parent in parents])
+
+
 def test_a_turn_by_hand() -> None:
     """A quarter turn takes (1, 0) to (0, 1); the first half of a head is paired with its second."""
     x = torch.tensor([[[1.0, 2.0, 0.0, 5.0]]])

@@ -9,6 +9,7 @@ Axes: N sequences under way, V vocabulary, H hidden.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -144,7 +145,8 @@ class Batch:
     def _draw_alike(self, hidden: Tensor, sequences: Sequence[Running]) -> None:
         """Draw for sequences of the same settings from their hidden states [N, H]."""
         params = sequences[0].params
-        hidden = hidden / params.temperature if params.temperature else hidden
+        if params.temperature not in (0, 1):
+            hidden = hidden / params.temperature
         logits = self.model.logits(hidden).float()
         ids, logprobs = draw(logits, sequences)
         if params.num_likeliest:
@@ -298,7 +300,7 @@ def draw(logits: Tensor, sequences: Sequence[Running]) -> tuple[Tensor, Tensor]:
 
 
 def _check_finite(values: Tensor) -> None:
-    if not values.isfinite().all():
+    if not math.isfinite(values.sum()):  # one that is not finite leaves no finite sum
         raise RunError("the model's logits are not finite: its weights have diverged or are damaged")
 
 
