@@ -62,10 +62,11 @@ static void pack_heads(const batch *b, float *panels, count offset, int across) 
 INLINE count with_tokens(const batch *b, float *panels, task at, count rows, const float *x, count stride, float *out) {
     count kv_head = at.head / (b->heads / b->kv_heads), parent = b->parents[at.run], start = 0, depth = b->size;
     count own = padded(at.first + rows);
-    if (parent >= 0) start = padded(b->lengths[parent]);
-    if (parent >= 0)
+    if (parent >= 0) {
+        start = padded(b->lengths[parent]);
         multiply_panels(x, stride, 1, panels_of(b, panels, parent, kv_head, 0), depth * WIDTH, out, start + own, rows,
                         start, depth, 0);
+    }
     multiply_panels(x, stride, 1, panels_of(b, panels, at.run, kv_head, 0), depth * WIDTH, out + start, start + own,
                     rows, own, depth, 0);
     return (start + own) / WIDTH * WIDTH; /* which says what it is a multiple of, so that loops need no remainder */
@@ -84,11 +85,12 @@ static void over_tokens(const batch *b, float *panels, task at, count rows, cons
                     stride, rows, b->size, at.first + rows, parent >= 0);
 }
 
-/* Take from the n-th query's scores [span] what it does not see: e^score becomes 0. */
+/* Take from the n-th query's scores [span] what it does not see: e^score becomes 0. A query all of whose scores have
+ * overflowed to -inf gets NaN, not a mean over what it must not see. */
 INLINE void hide(const batch *b, task at, count n, float *row, count span) {
     count parent = b->parents[at.run], seen = parent < 0 ? 0 : b->lengths[parent], start = padded(seen);
-    for (count i = seen; i < start; i++) row[i] = -1e30f;
-    for (count i = start + at.first + n + 1; i < span; i++) row[i] = -1e30f;
+    for (count i = seen; i < start; i++) row[i] = -INFINITY;
+    for (count i = start + at.first + n + 1; i < span; i++) row[i] = -INFINITY;
 }
 
 /* e^(scale x - shift) in place; returns the sum. */
@@ -137,11 +139,25 @@ void attention(const float *qkv, const count *runs, float *out, float *normalise
     free(todo), free(keys), free(values), free(b.places);
 }
 
+/* Add to each vector that queries see, in `out` [T, A, D], the vectors [rows, D] of the queries by weights [rows, span];
+ * `panels` is room for them. */
+static void to_tokens(const batch *b, task at, count rows, const float *weights, count span, const float *vectors,
+                      count stride, float *panels, float *out) {
+    count width = b->heads * b->size, parent = b->parents[at.run], own = at.first + rows;
+    pack_panels(vectors, panels, b->size, rows, 1, stride);
+    out += at.head * b->size;
+    if (parent >= 0)
+        multiply_panels(weights, 1, span, panels, rows * WIDTH, out + b->starts[parent] * width, width,
+                        b->lengths[parent], b->size, rows, 1);
+    multiply_panels(weights + span - padded(own), 1, span, panels, rows * WIDTH, out + b->starts[at.run] * width, width,
+                    own, b->size, rows, 1);
+}
+
 /* The gradients of one head and of a run's queries; those of keys and values come to to_keys and to_values [T, A, D]. */
 static void run_backward(const batch *b, float *keys, float *keys_across, float *values, task at, const float *out,
                          const float *normalisers, const float *grad, float *to_qkv, float *to_keys, float *to_values,
                          float *weights, float *grads, float *panels) {
-    count size = b->size, width = b->heads * size, parent = b->parents[at.run];
+    count size = b->size, width = b->heads * size;
     float scale = 1.0f / sqrtf(size);
     for (at.first = 0; at.first < b->lengths[at.run]; at.first += QUERIES) {
         count rows = smaller(QUERIES, b->lengths[at.run] - at.first), token = b->starts[at.run] + at.first;
@@ -159,16 +175,8 @@ static void run_backward(const batch *b, float *keys, float *keys_across, float 
             for (count i = 0; i < span; i++) to[i] = row[i] * (to[i] - along) * scale;
         }
         over_tokens(b, keys_across, at, rows, grads, span, to_qkv + token * b->row + at.head * size, b->row);
-        for (int which = 0; which < 2; which++) { /* the values' by the weights, the keys' by the scores' gradients */
-            const float *by = which ? grads : weights;
-            float *to = which ? to_keys : to_values;
-            pack_panels(which ? query : grad + place, panels, size, rows, 1, which ? b->row : width);
-            if (parent >= 0)
-                multiply_panels(by, 1, span, panels, rows * WIDTH, to + b->starts[parent] * width + at.head * size,
-                                width, b->lengths[parent], size, rows, 1);
-            multiply_panels(by + span - padded(at.first + rows), 1, span, panels, rows * WIDTH,
-                            to + b->starts[at.run] * width + at.head * size, width, at.first + rows, size, rows, 1);
-        }
+        to_tokens(b, at, rows, weights, span, grad + place, width, panels, to_values);
+        to_tokens(b, at, rows, grads, span, query, b->row, panels, to_keys);
     }
 }
 
@@ -180,11 +188,6 @@ void attention_backward(const float *qkv, const count *runs, const float *out, c
     float *keys = room(&b, 0), *values = room(&b, 0), *keys_across = room(&b, 1);
     count width = heads * size, group = heads / kv_heads;
     float *to_keys = calloc(2 * tokens * width, sizeof(float)), *to_values = to_keys + tokens * width;
-    count *next = malloc(sizeof(count) * num_runs), *last = malloc(sizeof(count) * num_runs);
-    for (count r = 0; r < num_runs; r++) { /* the runs that continue a run, one after the other */
-        next[r] = -1, last[r] = r;
-        if (b.parents[r] >= 0) next[last[b.parents[r]]] = r, last[b.parents[r]] = r;
-    }
 #pragma omp parallel num_threads(threads)
     {
         pack_heads(&b, keys, heads, 0);
@@ -193,10 +196,13 @@ void attention_backward(const float *qkv, const count *runs, const float *out, c
         float *weights = malloc(sizeof(float) * QUERIES * b.longest), *grads = malloc(sizeof(float) * QUERIES * b.longest);
         float *panels = malloc(sizeof(float) * QUERIES * padded(size));
 #pragma omp for schedule(dynamic)
-        for (count t = 0; t < num_runs * heads; t++) /* runs that share keys are one thread's, in their order */
-            for (count r = b.parents[t / heads] < 0 ? t / heads : -1; r >= 0; r = next[r])
-                run_backward(&b, keys, keys_across, values, (task){r, t % heads, 0}, out, normalisers, grad, to_qkv,
-                             to_keys, to_values, weights, grads, panels);
+        for (count t = 0; t < num_runs * heads; t++) { /* runs that share keys are one thread's, in their order */
+            count root = t / heads;
+            for (count r = root; r < num_runs && b.parents[root] < 0; r++)
+                if (r == root || b.parents[r] == root)
+                    run_backward(&b, keys, keys_across, values, (task){r, t % heads, 0}, out, normalisers, grad, to_qkv,
+                                 to_keys, to_values, weights, grads, panels);
+        }
         free(weights), free(grads), free(panels);
 #pragma omp for
         for (count t = 0; t < tokens; t++)
@@ -208,5 +214,5 @@ void attention_backward(const float *qkv, const count *runs, const float *out, c
                     for (count i = 0; i < size; i++) to[i] += from[g * size + i];
             }
     }
-    free(next), free(last), free(to_keys), free(keys), free(values), free(keys_across), free(b.places);
+    free(to_keys), free(keys), free(values), free(keys_across), free(b.places);
 }

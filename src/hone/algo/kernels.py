@@ -200,9 +200,9 @@ def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Return the panels [C / width, K, width] of a weight [C, K], contiguous or transposed."""
+    """Return the panels [C / width, K, width] of a weight [C, K]; zeros fill the last one."""
     columns, depth = weight.shape
-    width = _panel_width()
+    width = getattr(library(), "panel_width")()  # noqa: B009, for mypy as in `_call`
     panels = weight.new_empty(-(-columns // width), depth, width)
     _call("pack", (weight, panels), columns, depth, *weight.stride())
     return panels
@@ -211,22 +211,16 @@ def pack(weight: Tensor) -> Tensor:
 def multiply(x: Tensor, panels: Tensor, columns: int, bias: Tensor | None) -> Tensor:
     """Return `x weight^T + bias` [..., C] of x [..., K] and the panels of a weight [C, K]."""
     x, depth = x.contiguous(), panels.shape[1]
-    if x.shape[-1] != depth or not usable(x):
-        raise ValueError(f"x {list(x.shape)} of {x.dtype} cannot be multiplied by a float32 matrix of depth {depth}")
+    if not usable(x) or x.shape[-1] != depth:
+        raise ValueError(f"x {list(x.shape)}, {x.dtype} on {x.device}, for a float32 matrix of depth {depth} on the CPU")
+    if bias is not None and not (usable(bias) and bias.shape == (columns,) and bias.is_contiguous()):
+        raise ValueError(f"a bias {list(bias.shape)}, {bias.dtype} on {bias.device}, for {columns} columns of float32")
     out = x.new_empty((*x.shape[:-1], columns))
     _call("multiply", (x, panels, bias, out), x.numel() // depth, columns, depth)
     return out
 
 
-@functools.cache
-def _panel_width() -> int:
-    found = library()
-    assert found is not None
-    found.panel_width.restype = c_int64
-    return int(found.panel_width())
-
-
 def _call(name: str, tensors: tuple[Tensor | None, ...], *numbers: float) -> None:
-    """Call a loop with tensors that have no gaps, as all have that torch has just made."""
+    """Call a loop with tensors, whose memory it takes as its comment in C says, and numbers."""
     pointers = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
     getattr(library(), name)(*pointers, *numbers, torch.get_num_threads())

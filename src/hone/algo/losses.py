@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hone.algo import kernels
-from hone.algo.products import linear, prepack
+from hone.algo.products import prepack
 
 
 def policy_loss(
@@ -112,8 +112,18 @@ def _to_gradients_(logits: Tensor, normalisers: Tensor, targets: Tensor, grads: 
         probs.mul_(-grads[:, None]).scatter_add_(-1, targets[:, None], grads[:, None])
 
 
-def _log_softmax(hidden: Tensor, weight: Tensor) -> Tensor:
-    return linear(hidden, weight).float().log_softmax(-1)
+def _log_softmaxes(
+    hidden: Tensor, weight: Tensor, teacher_hidden: Tensor, teacher_weight: Tensor, chunk: int
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield tokens, `chunk` at a time, with their log-probabilities [T, V] by the student and by the teacher."""
+    student, teacher = prepack(weight), prepack(teacher_weight)
+    for start in range(0, len(hidden), chunk):
+        rows = slice(start, start + chunk)
+        yield (
+            rows,
+            student(hidden[rows]).float().log_softmax(-1),
+            teacher(teacher_hidden[rows]).float().log_softmax(-1),
+        )
 
 
 Direction = Literal["forward", "reverse"]
@@ -128,9 +138,7 @@ class _DistributionKl(torch.autograd.Function):
         reverse: bool, chunk: int,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         kl, entropy = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(2))
-        for start in range(0, len(hidden), chunk):
-            rows = slice(start, start + chunk)
-            student, teacher = _log_softmax(hidden[rows], weight), _log_softmax(teacher_hidden[rows], teacher_weight)
+        for rows, student, teacher in _log_softmaxes(hidden, weight, teacher_hidden, teacher_weight, chunk):
             gap = student - teacher
             kl[rows] = (student.exp() * gap).sum(-1) if reverse else -(teacher.exp() * gap).sum(-1)
             entropy[rows] = -(student.exp() * student).sum(-1)
@@ -143,9 +151,7 @@ class _DistributionKl(torch.autograd.Function):
     def backward(ctx: Any, grad_kl: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, teacher_hidden, teacher_weight, kl = ctx.saved_tensors
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        for start in range(0, len(hidden), ctx.chunk):
-            rows = slice(start, start + ctx.chunk)
-            student, teacher = _log_softmax(hidden[rows], weight), _log_softmax(teacher_hidden[rows], teacher_weight)
+        for rows, student, teacher in _log_softmaxes(hidden, weight, teacher_hidden, teacher_weight, ctx.chunk):
             if ctx.reverse:  # d KL(p || q) / d logit = p (log p - log q - KL)
                 grad = student.exp() * (student - teacher - kl[rows, None])
             else:  # d KL(q || p) / d logit = p - q

@@ -7,7 +7,7 @@
 #include "kernels.h"
 
 #define HEIGHT (LANES == 16 ? 12 : 6) /* rows of a tile: with two vectors of columns, 24 of 32 registers or 12 of 16 */
-#define DEPTH 320                     /* of K, so that WIDTH * DEPTH weights stay in the first-level cache */
+#define DEPTH (5120 / WIDTH)          /* of K, so that WIDTH * DEPTH weights stay in the first-level cache: 20 KB */
 #define BLOCK 96                      /* rows, so that BLOCK * DEPTH numbers stay in the second-level cache */
 #define SHARES 8                      /* parts of the work for each thread: cores are not always equally fast */
 #define SMALL (1 << 18)               /* multiplications for which waking a second thread takes longer than it saves */
@@ -15,7 +15,7 @@
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 /* How many columns a panel has on this processor. */
-count panel_width(void) { return WIDTH; }
+int panel_width(void) { return WIDTH; }
 
 /* weight [C, K], whose element (c, k) lies at c * column_stride + k * depth_stride -> panels [C / WIDTH, K, WIDTH]; the
  * last one has zeros for the columns that are missing */

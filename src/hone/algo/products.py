@@ -1,7 +1,7 @@
 """Products with weight matrices, by the fastest way that there is for them.
 
-For float32 on a CPU these are Hone's own loops (`products.c`), without a compiler oneDNN's, which torch carries; other
-devices and types take torch's own (benchmarks/README.md).
+For float32 on a CPU these are Hone's own loops (`products.c`; benchmarks/README.md). Without a compiler, prepacked ones
+are oneDNN's, which torch carries; all others are torch's own.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def prepack(weight: Tensor) -> Product:
 
 
 class _Linear(torch.autograd.Function):
-    """The product by the loops; arranging the weights for it takes about as long as ten more rows."""
+    """The product by the loops; arranging the weights for it takes as long as forty more rows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

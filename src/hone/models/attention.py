@@ -25,9 +25,8 @@ from hone.types import Segment
 class Layout:
     """How the tokens of a flat batch belong together."""
 
-    segments: tuple[Segment, ...]
     positions: Tensor  # [T] each token's position in its sequence
-    runs: Tensor  # [3, R] the first tokens, the lengths and the parents (-1: none) of the segments, on the CPU
+    runs: Tensor  # [3, R] the first tokens, the lengths and the parents (-1: none) of the runs, on the CPU
 
     @classmethod
     def of(cls, segments: Sequence[Segment]) -> Layout:
@@ -42,18 +41,21 @@ class Layout:
         first = torch.where(parents < 0, 0, lengths[parents])
         starts = lengths.cumsum(0) - lengths
         positions = torch.arange(int(lengths.sum())) + (first - starts).repeat_interleave(lengths)
-        return cls(tuple(segments), positions, torch.stack((starts, lengths, parents)))
+        return cls(positions, torch.stack((starts, lengths, parents)))
 
     def to(self, device: torch.device) -> Layout:
         """Return the layout with its positions on a device."""
-        return self if device.type == "cpu" else Layout(self.segments, self.positions.to(device), self.runs)
+        return Layout(self.positions.to(device), self.runs)
 
 
 def attend(qkv: Tensor, cos: Tensor, sin: Tensor, layout: Layout, heads: tuple[int, int]) -> Tensor:
     """Return what each token attends to, [T, A * D], from its projections `qkv` [T, (A + 2K) * D].
 
     `cos` and `sin` [T, D/2] are the rotary angles of the tokens; `heads` are A and K. `qkv` is turned in place.
+    Raises `ValueError` where the layout is of other tokens, or `qkv` has gaps in memory.
     """
+    if len(qkv) != len(layout.positions) or not qkv.is_contiguous():
+        raise ValueError(f"projections of {len(qkv)} tokens for a layout of {len(layout.positions)}, or with gaps")
     if kernels.usable(qkv):
         return _Attend.apply(qkv, cos, sin, layout, heads)  # type: ignore[no-untyped-call]
     return attend_by_segment(qkv, cos, sin, layout, heads)
@@ -69,24 +71,21 @@ def attend_by_segment(qkv: Tensor, cos: Tensor, sin: Tensor, layout: Layout, hea
         turn_(parts[:, : num_q + num_kv], cos, sin)
     q, k, v = parts.split((num_q, num_kv, num_kv), 1)
     out: list[Tensor] = []
-    begins: list[slice] = []
-    start = 0
-    for segment in layout.segments:
-        begins.append(slice(start, start + segment.length))
-        own = [begins[-1]] if segment.parent is None else [begins[segment.parent], begins[-1]]
-        keys, values = (torch.cat([x[part] for part in own]).transpose(0, 1)[None] for x in (k, v))
-        queries = q[begins[-1]].transpose(0, 1)[None]
-        if segment.parent is None:
-            mask = None
-        else:
+    runs = layout.runs.t().tolist()
+    for start, length, parent in runs:
+        own, mask = slice(start, start + length), None
+        seen = [own]
+        if parent >= 0:
             from torch.nn.attention.bias import causal_lower_right  # seconds to import: it takes torch's compiler along
 
-            mask = causal_lower_right(segment.length, keys.shape[2])
+            seen = [slice(runs[parent][0], runs[parent][0] + runs[parent][1]), own]
+            mask = causal_lower_right(length, runs[parent][1] + length)
+        keys, values = (torch.cat([x[part] for part in seen]).transpose(0, 1)[None] for x in (k, v))
         attended = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=num_q != num_kv
-        )
+            q[own].transpose(0, 1)[None], keys, values, attn_mask=mask, is_causal=mask is None,
+            enable_gqa=num_q != num_kv,
+        )  # fmt: skip
         out.append(attended[0].transpose(0, 1).flatten(1))
-        start += segment.length
     return torch.cat(out)
 
 

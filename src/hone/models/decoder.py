@@ -157,7 +157,7 @@ class Decoder(nn.Module):
 
     @contextmanager
     def prepacked(self) -> Iterator[None]:
-        """Keep, inside, a second copy of the projections' weights, arranged for the small batches of decoding."""
+        """Multiply, inside, without gradients and by copies of the weights that lie as that is fastest (`prepack`)."""
         linears = [module for module in self.modules() if isinstance(module, Linear)]
         try:
             for linear_ in linears:

@@ -59,6 +59,8 @@ def test_memory_need_not_be_in_order() -> None:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Multiply by the loops in C, or without them."""
     if request.param == "oneDNN":
+        if not torch.backends.mkldnn.is_available():
+            pytest.skip("this torch has no oneDNN")
         monkeypatch.setattr(kernels, "library", lambda: None)
     elif kernels.library() is None:
         pytest.skip("no C compiler with OpenMP here")
@@ -97,6 +99,9 @@ def test_a_product_of_the_wrong_shape_or_type_is_refused() -> None:
     for x in (torch.randn(3, K + 1), torch.randn(3, K, dtype=torch.float64)):
         with pytest.raises((ValueError, RuntimeError)):
             product(x)
+    for bias in (torch.randn(N + 1), torch.randn(N, dtype=torch.float64)):
+        with pytest.raises((ValueError, RuntimeError)):
+            product(torch.randn(3, K), bias)
 
 
 def test_double_precision_is_left_to_torch() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hone.algo import kernels
 from hone.models.attention import Layout, attend, attend_by_segment, turn_, turned
 from hone.types import Segment
 
 HEADS = {"mha": (4, 4), "gqa": (6, 2), "mqa": (4, 1)}
-HEAD_DIM = 8
+HEAD_DIMS = [8, 40, 64]  # less than a panel of the loops in C, panels and a rest, whole panels
+
+
+needs_loops = pytest.mark.skipif(kernels.library() is None, reason="no C compiler with OpenMP here")
 
 
 def runs(*lengths: int) -> list[Segment]:
@@ -52,44 +56,52 @@ LAYOUTS: dict[str, list[Segment]] = {
 }
 
 
-def projections(layout: Layout, heads: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def projections(layout: Layout, heads: tuple[int, int], head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return `qkv` and the angles of the tokens' positions."""
     generator = torch.Generator().manual_seed(0)
-    size = (heads[0] + 2 * heads[1]) * HEAD_DIM
-    qkv = torch.randn(len(layout.positions), size, generator=generator, dtype=dtype)
-    angles = layout.positions[:, None] * torch.tensor([1.0, 0.3, 0.1, 0.02], dtype=dtype)
+    qkv = torch.randn(len(layout.positions), (heads[0] + 2 * heads[1]) * head_dim, generator=generator)
+    angles = layout.positions[:, None] * torch.logspace(0, -2, head_dim // 2)
     return qkv, angles.cos(), angles.sin()
 
 
 def with_gradient(
-    attention: Callable[..., Tensor], segments: list[Segment], heads: tuple[int, int], dtype: torch.dtype
+    attention: Callable[..., Tensor], segments: list[Segment], heads: tuple[int, int], head_dim: int
 ) -> tuple[Tensor, Tensor]:
     """Return the attention and, for an upstream gradient that is the same each time, that of the projections."""
     layout = Layout.of(segments)
-    qkv, cos, sin = projections(layout, heads, dtype)
+    qkv, cos, sin = projections(layout, heads, head_dim)
     qkv.requires_grad_()
     out = attention(qkv * 1, cos, sin, layout, heads)  # it may turn what it is given in place
-    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     (gradient,) = torch.autograd.grad(out, qkv, upstream)
     return out.detach(), gradient
 
 
+@needs_loops
+@pytest.mark.parametrize("head_dim", HEAD_DIMS)
 @pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize("segments", LAYOUTS.values(), ids=LAYOUTS)
-def test_it_is_torchs_attention_run_by_run_with_its_gradients(segments: list[Segment], heads: tuple[int, int]) -> None:
-    for dtype, atol in ((torch.float32, 2e-5), (torch.float64, 1e-12)):
-        found, expected = (with_gradient(way, segments, heads, dtype) for way in (attend, attend_by_segment))
-        for ours, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4 if dtype == torch.float32 else 1e-9, atol=atol)
+def test_it_is_torchs_attention_run_by_run_with_its_gradients(
+    segments: list[Segment], heads: tuple[int, int], head_dim: int
+) -> None:
+    found, expected = (with_gradient(way, segments, heads, head_dim) for way in (attend, attend_by_segment))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["nearly alike", "a group", "a parent after other runs"])
-def test_the_gradients_are_the_slopes_of_the_values(name: str) -> None:
-    layout, heads = Layout.of(LAYOUTS[name]), (2, 1)
-    qkv, cos, sin = projections(layout, heads, torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda x: attend(x * 1, cos, sin, layout, heads), (qkv.requires_grad_(),), fast_mode=True
-    )
+@needs_loops
+def test_scores_that_overflow_give_nan_and_no_look_at_later_tokens() -> None:
+    layout = Layout.of(runs(3))
+    qkv, cos, sin = projections(layout, (1, 1), 8)
+    qkv[:2, :16] = torch.tensor([-1e30, 1e30]).repeat_interleave(8)  # the first two tokens' queries and keys
+    assert attend(qkv, cos.zero_() + 1, sin.zero_(), layout, (1, 1))[:2].isnan().all()
+
+
+def test_a_layout_of_other_tokens_is_refused() -> None:
+    qkv, cos, sin = projections(Layout.of(runs(5)), (2, 1), 8)
+    for other in (runs(4), runs(5, 1)):
+        with pytest.raises(ValueError, match="5 tokens"):
+            attend(qkv, cos, sin, Layout.of(other), (2, 1))
 
 
 @pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
@@ -97,18 +109,18 @@ def test_a_group_attends_as_each_whole_sequence_alone(heads: tuple[int, int]) ->
     """The witness too is held to something: to plain causal attention over prompt and completion in one."""
     prompt, lengths = 10, (5, 1, 7)
     layout = Layout.of([Segment(prompt), *(Segment(length, 0) for length in lengths)])
-    qkv, cos, sin = projections(layout, heads, torch.float64)
+    qkv, cos, sin = projections(layout, heads, 8)
     witness = attend_by_segment(qkv.clone(), cos, sin, layout, heads)
     ours = attend(qkv.clone(), cos, sin, layout, heads)
     start = prompt
     for length in lengths:
         rows = torch.cat((torch.arange(prompt), torch.arange(start, start + length)))
-        q, k, v = qkv[rows].unflatten(-1, (-1, HEAD_DIM)).split((heads[0], heads[1], heads[1]), 1)
+        q, k, v = qkv[rows].unflatten(-1, (-1, 8)).split((heads[0], heads[1], heads[1]), 1)
         q, k = turned(q, cos[rows], sin[rows]), turned(k, cos[rows], sin[rows])
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
         expected = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
         for found in (witness, ours):
-            torch.testing.assert_close(found[rows], expected.flatten(1), rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(found[rows], expected.flatten(1), rtol=1e-4, atol=1e-5)
         start += length
 
 
@@ -133,15 +145,19 @@ def test_a_turn_by_hand() -> None:
     assert x.tolist() == [[[0.0, 2.0, 1.0, 5.0]]]
 
 
-@pytest.mark.parametrize("segments", [runs(700), [Segment(300), Segment(400, 0)]], ids=["one run", "continued"])
-def test_no_tensor_of_tokens_times_tokens_is_ever_whole(segments: list[Segment], largest: type[Any]) -> None:
-    with largest() as ours:
-        with_gradient(attend, segments, (2, 1), torch.float32)
-    assert 700 * 4 * HEAD_DIM <= ours.elements < 300 * 400
+@needs_loops
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peak of memory to be read here")
+@pytest.mark.parametrize("segments", [runs(6000), [Segment(3000), Segment(3000, 0)]], ids=["one run", "continued"])
+def test_memory_is_linear_in_the_length(segments: list[Segment]) -> None:
+    with_gradient(attend, runs(10), (2, 1), 8)  # which loads what is loaded once
+    before = peak_megabytes(reset=True)
+    with_gradient(attend, segments, (2, 1), 8)
+    assert peak_megabytes() - before < 3000 * 3000 * 4 / 1e6  # a fourth of one head's scores, were they whole
 
 
-def test_the_measure_sees_scores_that_are_whole(largest: type[Any]) -> None:
-    q, k = torch.randn(400, HEAD_DIM), torch.randn(700, HEAD_DIM)
-    with largest() as whole:
-        (q @ k.t()).softmax(-1)
-    assert whole.elements == 400 * 700
+def peak_megabytes(*, reset: bool = False) -> float:
+    """Return the peak of this process's resident memory, or begin it anew."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+    status = Path("/proc/self/status").read_text("ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1000
