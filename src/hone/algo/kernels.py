@@ -212,7 +212,9 @@ def multiply(x: Tensor, panels: Tensor, columns: int, bias: Tensor | None) -> Te
     """Return `x weight^T + bias` [..., C] of x [..., K] and the panels of a weight [C, K]."""
     x, depth = x.contiguous(), panels.shape[1]
     if not usable(x) or x.shape[-1] != depth:
-        raise ValueError(f"x {list(x.shape)}, {x.dtype} on {x.device}, for a float32 matrix of depth {depth} on the CPU")
+        raise ValueError(
+            f"x {list(x.shape)}, {x.dtype} on {x.device}, for a float32 matrix of depth {depth} on the CPU"
+        )
     if bias is not None and not (usable(bias) and bias.shape == (columns,) and bias.is_contiguous()):
         raise ValueError(f"a bias {list(bias.shape)}, {bias.dtype} on {bias.device}, for {columns} columns of float32")
     out = x.new_empty((*x.shape[:-1], columns))
