@@ -8,7 +8,7 @@ that lets the end token come at its place alone, Hone's batch is told when a seq
 
 TRL generates by transformers, without vLLM, with gradient checkpointing off, and trains in the micro-batches named; its
 own work between two steps is not counted. `limit` is the time of the step's products with weight matrices alone, of the
-shapes of Hone's step, by torch's own kernel, and beside it by the fastest that torch carries. `--memory` measures the
+shapes of Hone's step, by torch's own kernel, and beside it by Hone's own. `--memory` measures the
 peak of resident memory of a second step, of each side in a process of its own; `--long` training alone, at length
 2,048 beside 128, with the same number of tokens.
 """

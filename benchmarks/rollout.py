@@ -7,7 +7,7 @@ signal while it is not its turn, and whose start and compilation are not counted
 to two, or to none (`--vllm-cores`, several are all measured, and the fastest is the peer).
 
 `limit` is the time of the products with weight matrices alone, of the same shapes, by torch's own kernel; beside it
-the same by the fastest kernel that torch carries.
+the same by Hone's own.
 """
 
 from __future__ import annotations

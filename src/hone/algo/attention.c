@@ -20,13 +20,18 @@ typedef struct {
     count run, head, first;
 } task;
 
+/* How many of its queries' scores a run's parent takes. */
+INLINE count before(const batch *b, count run) {
+    return b->parents[run] < 0 ? 0 : padded(b->lengths[b->parents[run]]);
+}
+
 static batch open_batch(const float *qkv, const count *runs, count num_runs, count heads, count kv_heads, count size) {
     batch b = {qkv, runs, runs + num_runs, runs + 2 * num_runs, num_runs, heads, kv_heads, size};
     b.row = (heads + 2 * kv_heads) * size;
     b.places = malloc(sizeof(count) * (num_runs + 1));
     b.places[0] = 0;
     for (count r = 0; r < num_runs; r++) {
-        count span = padded(b.lengths[r]) + (b.parents[r] < 0 ? 0 : padded(b.lengths[b.parents[r]]));
+        count span = before(&b, r) + padded(b.lengths[r]);
         b.places[r + 1] = b.places[r] + padded(b.lengths[r]);
         if (span > b.longest) b.longest = span;
     }
@@ -60,13 +65,11 @@ static void pack_heads(const batch *b, float *panels, count offset, int across) 
 
 /* x [rows, D] times the vectors of what queries first to first + rows of a run see -> out [rows, span]; returns span */
 INLINE count with_tokens(const batch *b, float *panels, task at, count rows, const float *x, count stride, float *out) {
-    count kv_head = at.head / (b->heads / b->kv_heads), parent = b->parents[at.run], start = 0, depth = b->size;
-    count own = padded(at.first + rows);
-    if (parent >= 0) {
-        start = padded(b->lengths[parent]);
+    count kv_head = at.head / (b->heads / b->kv_heads), parent = b->parents[at.run], depth = b->size;
+    count start = before(b, at.run), own = padded(at.first + rows);
+    if (parent >= 0)
         multiply_panels(x, stride, 1, panels_of(b, panels, parent, kv_head, 0), depth * WIDTH, out, start + own, rows,
                         start, depth, 0);
-    }
     multiply_panels(x, stride, 1, panels_of(b, panels, at.run, kv_head, 0), depth * WIDTH, out + start, start + own,
                     rows, own, depth, 0);
     return (start + own) / WIDTH * WIDTH; /* which says what it is a multiple of, so that loops need no remainder */
@@ -75,20 +78,18 @@ INLINE count with_tokens(const batch *b, float *panels, task at, count rows, con
 /* Sums over what the queries see, by weights [rows, span], of vectors -> out [rows, D] */
 static void over_tokens(const batch *b, float *panels, task at, count rows, const float *weights, count span, float *out,
                         count stride) {
-    count kv_head = at.head / (b->heads / b->kv_heads), parent = b->parents[at.run], start = 0;
-    if (parent >= 0) {
-        start = padded(b->lengths[parent]);
+    count kv_head = at.head / (b->heads / b->kv_heads), parent = b->parents[at.run];
+    if (parent >= 0)
         multiply_panels(weights, span, 1, panels_of(b, panels, parent, kv_head, 1), b->lengths[parent] * WIDTH, out,
                         stride, rows, b->size, b->lengths[parent], 0);
-    }
-    multiply_panels(weights + start, span, 1, panels_of(b, panels, at.run, kv_head, 1), b->lengths[at.run] * WIDTH, out,
+    multiply_panels(weights + before(b, at.run), span, 1, panels_of(b, panels, at.run, kv_head, 1), b->lengths[at.run] * WIDTH, out,
                     stride, rows, b->size, at.first + rows, parent >= 0);
 }
 
 /* Take from the n-th query's scores [span] what it does not see: e^score becomes 0. A query all of whose scores have
  * overflowed to -inf gets NaN, not a mean over what it must not see. */
 INLINE void hide(const batch *b, task at, count n, float *row, count span) {
-    count parent = b->parents[at.run], seen = parent < 0 ? 0 : b->lengths[parent], start = padded(seen);
+    count parent = b->parents[at.run], seen = parent < 0 ? 0 : b->lengths[parent], start = before(b, at.run);
     for (count i = seen; i < start; i++) row[i] = -INFINITY;
     for (count i = start + at.first + n + 1; i < span; i++) row[i] = -INFINITY;
 }
@@ -149,7 +150,7 @@ static void to_tokens(const batch *b, task at, count rows, const float *weights,
     if (parent >= 0)
         multiply_panels(weights, 1, span, panels, rows * WIDTH, out + b->starts[parent] * width, width,
                         b->lengths[parent], b->size, rows, 1);
-    multiply_panels(weights + span - padded(own), 1, span, panels, rows * WIDTH, out + b->starts[at.run] * width, width,
+    multiply_panels(weights + before(b, at.run), 1, span, panels, rows * WIDTH, out + b->starts[at.run] * width, width,
                     own, b->size, rows, 1);
 }
 

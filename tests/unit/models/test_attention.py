@@ -89,6 +89,15 @@ def test_it_is_torchs_attention_run_by_run_with_its_gradients(
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["nearly alike", "a group", "a parent after other runs"])
+def test_the_witness_s_gradients_are_the_slopes_of_its_values(name: str) -> None:
+    layout, heads = Layout.of(LAYOUTS[name]), (2, 1)
+    qkv, cos, sin = (x.double() for x in projections(layout, heads, 8))
+    assert torch.autograd.gradcheck(
+        lambda x: attend_by_segment(x * 1, cos, sin, layout, heads), (qkv.requires_grad_(),), fast_mode=True
+    )
+
+
 @needs_loops
 def test_scores_that_overflow_give_nan_and_no_look_at_later_tokens() -> None:
     layout = Layout.of(runs(3))
@@ -110,8 +119,9 @@ def test_a_group_attends_as_each_whole_sequence_alone(heads: tuple[int, int]) ->
     prompt, lengths = 10, (5, 1, 7)
     layout = Layout.of([Segment(prompt), *(Segment(length, 0) for length in lengths)])
     qkv, cos, sin = projections(layout, heads, 8)
-    witness = attend_by_segment(qkv.clone(), cos, sin, layout, heads)
     ours = attend(qkv.clone(), cos, sin, layout, heads)
+    qkv, cos, sin = qkv.double(), cos.double(), sin.double()
+    witness = attend_by_segment(qkv.clone(), cos, sin, layout, heads)
     start = prompt
     for length in lengths:
         rows = torch.cat((torch.arange(prompt), torch.arange(start, start + length)))
@@ -119,8 +129,8 @@ def test_a_group_attends_as_each_whole_sequence_alone(heads: tuple[int, int]) ->
         q, k = turned(q, cos[rows], sin[rows]), turned(k, cos[rows], sin[rows])
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
         expected = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1)
-        for found in (witness, ours):
-            torch.testing.assert_close(found[rows], expected.flatten(1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(witness[rows], expected.flatten(1), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(ours[rows].double(), expected.flatten(1), rtol=1e-4, atol=1e-5)
         start += length
 
 
@@ -145,14 +155,26 @@ def test_a_turn_by_hand() -> None:
     assert x.tolist() == [[[0.0, 2.0, 1.0, 5.0]]]
 
 
+needs_peak = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peak of memory to be read here")
+WHOLE = 3000 * 3000 * 4 / 1e6  # megabytes of all the scores of a head's queries and keys, at length 3,000
+
+
 @needs_loops
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peak of memory to be read here")
+@needs_peak
 @pytest.mark.parametrize("segments", [runs(6000), [Segment(3000), Segment(3000, 0)]], ids=["one run", "continued"])
 def test_memory_is_linear_in_the_length(segments: list[Segment]) -> None:
     with_gradient(attend, runs(10), (2, 1), 8)  # which loads what is loaded once
     before = peak_megabytes(reset=True)
     with_gradient(attend, segments, (2, 1), 8)
-    assert peak_megabytes() - before < 3000 * 3000 * 4 / 1e6  # a fourth of one head's scores, were they whole
+    assert peak_megabytes() - before < WHOLE  # a fourth of one head's scores at length 6,000
+
+
+@needs_peak
+def test_the_measure_sees_scores_that_are_whole() -> None:
+    q, k = torch.randn(2, 3000, 8)
+    before = peak_megabytes(reset=True)
+    (q @ k.t()).softmax(-1)
+    assert peak_megabytes() - before > WHOLE
 
 
 def peak_megabytes(*, reset: bool = False) -> float:
