@@ -30,7 +30,8 @@ from hone.tasks.overlap import duplicates, find_overlap
 from hone.types import HoneError, Problem, RewardRule, Score, Verdict
 
 SHOWN = 5  # rows that a message names; the report holds all
-GIVE_UP_AFTER = 40  # tries, of which more than half could not be judged
+HANDFUL = 8  # tries that a thread is given at once: most verdicts take less time than handing a try over
+GIVE_UP_AFTER = 5 * HANDFUL  # tries, of which more than half could not be judged
 _Fault = Literal["gold", "accepted", "overlap", "near overlap"]
 _FAULTS: dict[str, _Fault] = {"reference": "gold", "gold": "gold", "overlap": "overlap", "near overlap": "near overlap"}
 
@@ -197,17 +198,20 @@ def _score_each(
 ) -> list[tuple[Score, float]]:
     """Score each try by itself, so that each has its own time in seconds; as many at once as there are cores."""
 
-    def timed(one: _Try) -> tuple[Score, float]:
-        started = time.perf_counter()
-        return score(one.problem, one.text, rule), time.perf_counter() - started
+    def timed(some: Sequence[_Try]) -> list[tuple[Score, float]]:
+        scored = []
+        for one in some:
+            started = time.perf_counter()
+            scored.append((score(one.problem, one.text, rule), time.perf_counter() - started))
+        return scored
 
     for first in tries[:1]:
         score(first.problem, first.text, rule)  # starts the worker processes, whose start is not a verdict's time
     scored: list[tuple[Score, float]] = []
     threads = ThreadPoolExecutor(os.cpu_count())
     try:
-        for found in threads.map(timed, tries):
-            scored.append(found)
+        for found in threads.map(timed, [tries[i : i + HANDFUL] for i in range(0, len(tries), HANDFUL)]):
+            scored += found
             _check_judging([score for score, _ in scored])
             on_verdict(len(scored), len(tries))
     finally:

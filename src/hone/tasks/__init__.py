@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 
 from hone.tasks import countdown, general, numbers, words
@@ -41,6 +42,13 @@ def problems(
     """
     if task not in GENERATORS:
         raise HoneError(f"there is no task {task!r}; the tasks are {', '.join(GENERATORS)}")
+    return list(_drawn(task, split, count, seed, num_numbers, chinese_share))
+
+
+@lru_cache(maxsize=4)  # a stage asks for its problems twice, once for the preflight
+def _drawn(
+    task: str, split: Split, count: int, seed: int, num_numbers: int, chinese_share: float
+) -> tuple[Problem, ...]:
     rng = random.Random(f"{seed}/{task}/{split}/{num_numbers}")
     draws = GENERATORS[task](rng, split=split, num_numbers=num_numbers, chinese_share=chinese_share)
     found: dict[str, Problem] = {}
@@ -55,7 +63,7 @@ def problems(
                 f"{task}: {count} different {split} problems were asked for, but only "
                 f"{len(found)} were found; ask for at most that many"
             )
-    return list(found.values())
+    return tuple(found.values())
 
 
 def without_language(problem_id: str) -> str:
