@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hone.algo.losses import loss_backward
 from hone.engine.local.sampler import inverse_cdf
 from hone.models.attention import turn_
 from hone.models.cache import Cache
-from hone.models.decoder import RmsNorm, swiglu
+from hone.models.decoder import Decoder, DecoderConfig, RmsNorm, swiglu
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler with OpenMP here")
 ROWS = [1, 7, 300]  # the last enough for several threads
@@ -96,27 +97,42 @@ def test_turning_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[0][:, 3:].equal(x[:, 3:])
 
 
+HEADS = {"a head size of 64": (9, 3, 64), "128": (4, 4, 128), "24": (4, 2, 24), "80": (2, 1, 80), "10": (2, 2, 10)}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama"},
+    "llama with biases": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3"},
+}
+
+
 @pytest.mark.parametrize("alike", [True, False])
-@pytest.mark.parametrize(("heads", "size"), [((9, 3), 64), ((4, 4), 128), ((4, 2), 24)])
-def test_attention_of_a_new_token(
-    heads: tuple[int, int], size: int, alike: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("rows", [1, 40])
+def test_a_new_token_through_all_layers(
+    model: dict[str, Any], heads: tuple[int, int, int], rows: int, alike: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    rows, span = 6, 40
-    lengths = torch.full((rows,), span) if alike else torch.randint(0, span, (rows,), generator=generator)
-    past = torch.randn(2, 2, rows + 1, heads[1], span + 3, size, generator=generator)
-    qkv = torch.randn(rows, (heads[0] + 2 * heads[1]) * size, generator=generator) * 2
-    angles = torch.rand(rows, size // 2, generator=generator)
+    config = DecoderConfig(
+        **model, vocab_size=50, hidden_size=56, intermediate_size=72, num_hidden_layers=2, num_attention_heads=heads[0],
+        num_key_value_heads=heads[1], head_dim=heads[2], max_position_embeddings=64,
+    )  # fmt: skip
+    generator, decoder, places = torch.Generator().manual_seed(0), Decoder(config), 41
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    lengths = torch.randint(0, places, (rows,), generator=generator)
+    lengths = lengths[:1].expand(rows) if alike else lengths
+    past = torch.randn(2, 2, rows + 1, heads[1], places, heads[2], generator=generator)
+    ids = torch.randint(0, 50, (rows,), generator=generator)
 
     def compute() -> tuple[Tensor, ...]:
-        cache = Cache(2, rows + 1, heads[1], span + 3, size, qkv)
+        cache = decoder.cache(rows + 1, places)
         cache.store[:], cache.lengths[:rows] = past, lengths
-        step = cache.advance(rows)
-        with torch.inference_mode():
-            out = step.attend(1, qkv.clone(), angles.cos(), angles.sin(), heads)
-        return out.clone(), cache.store
+        with torch.inference_mode(), decoder.prepacked():
+            return decoder.decode(ids, cache).clone(), cache.store.clone(), cache.lengths
 
-    assert_alike(*both(compute, monkeypatch))
+    for one, other in zip(*both(compute, monkeypatch), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [50, 512, 49152])

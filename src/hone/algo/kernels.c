@@ -12,12 +12,8 @@
 /* x [N, H], weight [H] -> out [N, H] */
 void rms_norm(const float *x, const float *weight, float *out, count rows, count size, float eps, int threads) {
 #pragma omp parallel for num_threads(threads) if (rows * size > SMALL)
-    for (count n = 0; n < rows; n++) {
-        const float *from = x + n * size;
-        float *to = out + n * size, scale = 1.0f / sqrtf(dot(from, from, size) / size + eps);
-#pragma omp simd
-        for (count i = 0; i < size; i++) to[i] = from[i] * scale * weight[i];
-    }
+    for (count n = 0; n < rows; n++)
+        normalise(x + n * size, weight, out + n * size, size, eps);
 }
 
 /* x and grad [N, H], weight [H] -> to_x [N, H]; sums [threads, H], which begin as zeros, together are weight's gradient.
@@ -66,16 +62,6 @@ void swiglu_backward(const float *gate_up, const float *grad, float *to_gate_up,
     }
 }
 
-/* Turn one head's vector [D] by its position's angles [D/2]; i is paired with i + D/2. */
-INLINE void turn(float *restrict x, const float *restrict cos, const float *restrict sin, count half) {
-#pragma omp simd
-    for (count i = 0; i < half; i++) {
-        float first = x[i], second = x[i + half];
-        x[i] = first * cos[i] - second * sin[i];
-        x[i + half] = second * cos[i] + first * sin[i];
-    }
-}
-
 /* The first `heads` vectors of each row of x, whose rows are `stride` apart: x [N, heads or more, D] */
 void turn_heads(float *x, const float *cos, const float *sin, count rows, count heads, count size, count stride,
                 int threads) {
@@ -83,67 +69,6 @@ void turn_heads(float *x, const float *cos, const float *sin, count rows, count 
     for (count n = 0; n < rows; n++)
         for (count a = 0; a < heads; a++)
             turn(x + n * stride + a * size, cos + n * size / 2, sin + n * size / 2, size / 2);
-}
-
-/* One row's queries [G, D] that share the keys and values [P, D] of one head; `weights` [G, P] is room to work in. */
-INLINE void attend_head(const float *restrict queries, const float *restrict keys, const float *restrict values,
-                        float *restrict out, float *restrict weights, count group, count length, count size) {
-    float scale = 1.0f / sqrtf(size);
-    for (count p = 0; p < length; p++)
-        for (count g = 0; g < group; g++)
-            weights[g * length + p] = scale * dot(queries + g * size, keys + p * size, size);
-    for (count g = 0; g < group; g++) {
-        float *row = weights + g * length, most = largest(row, length), sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (count p = 0; p < length; p++) sum += row[p] = exponential(row[p] - most);
-#pragma omp simd
-        for (count p = 0; p < length; p++) row[p] /= sum;
-    }
-    for (count i = 0; i < group * size; i++) out[i] = 0;
-    for (count p = 0; p < length; p++)
-        for (count g = 0; g < group; g++) {
-            float weight = weights[g * length + p];
-#pragma omp simd
-            for (count d = 0; d < size; d++) out[g * size + d] += weight * values[p * size + d];
-        }
-}
-
-/* One new token a row: turn its queries and keys, keep its keys and values at `lengths` [N], and attend to all so far.
- * qkv [N, (A + 2K) * D], cos and sin [N, D/2], keys and values [N, K, P, D] -> out [N, A * D] */
-void attend(float *qkv, const float *cos, const float *sin, float *keys, float *values, const count *lengths,
-            float *out, count rows, count heads, count kv_heads, count size, count positions, count longest,
-            int threads) {
-    count group = heads / kv_heads, half = size / 2;
-#pragma omp parallel num_threads(threads) if (rows * heads * size * longest > SMALL)
-    {
-        float *weights = malloc(sizeof(float) * group * longest);
-#pragma omp for schedule(dynamic, 4)
-        for (count task = 0; task < rows * kv_heads; task++) {
-            count n = task / kv_heads, k = task % kv_heads, length = lengths[n] + 1;
-            float *query = qkv + (n * (heads + 2 * kv_heads) + k * group) * size;
-            float *key = qkv + (n * (heads + 2 * kv_heads) + heads + k) * size, *value = key + kv_heads * size;
-            float *all_keys = keys + task * positions * size, *all_values = values + task * positions * size;
-            for (count g = 0; g < group; g++) turn(query + g * size, cos + n * half, sin + n * half, half);
-            turn(key, cos + n * half, sin + n * half, half);
-            for (count d = 0; d < size; d++) {
-                all_keys[lengths[n] * size + d] = key[d];
-                all_values[lengths[n] * size + d] = value[d];
-            }
-            float *to = out + (n * heads + k * group) * size;
-            switch (size) { /* the loops of a size that is known here take half the time */
-#define CASE(SIZE) \
-    case SIZE: attend_head(query, all_keys, all_values, to, weights, group, length, SIZE); break
-                CASE(16);
-                CASE(24);
-                CASE(32);
-                CASE(64);
-                CASE(128);
-#undef CASE
-                default: attend_head(query, all_keys, all_values, to, weights, group, length, size);
-            }
-        }
-        free(weights);
-    }
 }
 
 /* logits [N, V], targets [N] -> the targets' log-probabilities, the entropies, and the log of each row's sum of e^logit,

@@ -17,6 +17,8 @@ typedef int64_t count;
 #endif
 #define WIDTH (2 * LANES) /* columns of a panel */
 
+typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
 INLINE count smaller(count a, count b) { return a < b ? a : b; }
 INLINE count padded(count size) { return (size + WIDTH - 1) / WIDTH * WIDTH; }
 
@@ -51,7 +53,28 @@ INLINE float largest(const float *x, count size) {
     return most;
 }
 
+/* to [H] = x [H] over its root mean square, times weight [H]; `to` may be x. */
+INLINE void normalise(const float *x, const float *weight, float *to, count size, float eps) {
+    float scale = 1.0f / sqrtf(dot(x, x, size) / size + eps);
+#pragma omp simd
+    for (count i = 0; i < size; i++) to[i] = x[i] * scale * weight[i];
+}
+
+/* Turn one head's vector [D] by its position's angles [D/2]; i is paired with i + D/2. */
+INLINE void turn(float *restrict x, const float *restrict cos, const float *restrict sin, count half) {
+#pragma omp simd
+    for (count i = 0; i < half; i++) {
+        float first = x[i], second = x[i + half];
+        x[i] = first * cos[i] - second * sin[i];
+        x[i + half] = second * cos[i] + first * sin[i];
+    }
+}
+
 void pack_panels(const float *weight, float *panels, count columns, count depth, count column_stride,
                  count depth_stride);
 void multiply_panels(const float *x, count row_stride, count depth_stride, const float *panels, count panel_stride,
                      float *out, count out_stride, count rows, count columns, count depth, int add);
+void multiply(const float *x, const float *panels, const float *bias, float *out, count rows, count columns, count depth,
+              int add, int threads);
+void rms_norm(const float *x, const float *weight, float *out, count rows, count size, float eps, int threads);
+void swiglu(const float *gate_up, float *out, count rows, count size, int threads);

@@ -3,7 +3,8 @@
 They are for float32 on a CPU. Where there is no C compiler with OpenMP, or no cache to keep what it makes, `library` is
 None, and torch's operations do the same.
 
-Axes: N rows, H hidden, I intermediate, V vocabulary, A attention heads, K key/value heads, D head size, P positions.
+Axes: N rows, L layers, H hidden, I intermediate, V vocabulary, A attention heads, K key/value heads, D head size, P
+positions.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from hone.places import user_cache
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "products.c", "attention.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "products.c", "attention.c", "decode.c"))
 HEADER = Path(__file__).with_name("kernels.h")
 # Not -ffast-math, which takes all numbers for finite; and no jump threading, which makes each clamp a copy of the loop.
 FLAGS = (
@@ -37,14 +38,14 @@ _ARGUMENTS = {
     "swiglu": [c_void_p] * 2 + [c_int64] * 2 + [c_int],
     "swiglu_backward": [c_void_p] * 3 + [c_int64] * 2 + [c_int],
     "turn_heads": [c_void_p] * 3 + [c_int64] * 4 + [c_int],
-    "attend": [c_void_p] * 7 + [c_int64] * 6 + [c_int],
+    "decode": [c_void_p] * 8 + [c_int64] * 10 + [c_float, c_int],
     "token_figures": [c_void_p] * 5 + [c_int64] * 2 + [c_int],
     "logit_gradients": [c_void_p] * 4 + [c_int64] * 2 + [c_int],
     "draw": [c_void_p] * 4 + [c_int64] * 2 + [c_int],
     "pack": [c_void_p] * 2 + [c_int64] * 4 + [c_int],
     "attention": [c_void_p] * 4 + [c_int64] * 4 + [c_int],
     "attention_backward": [c_void_p] * 6 + [c_int64] * 5 + [c_int],
-    "multiply": [c_void_p] * 4 + [c_int64] * 3 + [c_int],
+    "multiply": [c_void_p] * 4 + [c_int64] * 3 + [c_int] * 2,
 }
 
 
@@ -131,20 +132,20 @@ def turn_(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     _call("turn_heads", (x, cos, sin), num_rows, heads, size, x.stride(0))
 
 
-def attend(
-    qkv: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, span: int,
-    heads: tuple[int, int],
+def decode(
+    x: Tensor, layers: Tensor, norm: Tensor, cos: Tensor, sin: Tensor, store: Tensor, lengths: Tensor, longest: int,
+    heads: int, inner: int, eps: float,
 ) -> Tensor:  # fmt: skip
-    """Return what one new token a row attends to, [N, A * D], of `qkv` [N, (A + 2K) * D], whose part it turns in place.
+    """Return the hidden states [N, H] of one new token a row, of their vectors `x` [N, H], which it works in.
 
-    `cos` and `sin` [N, D/2] are the tokens' angles, `heads` A and K. A row's new key and value come to its place in
-    `lengths` [N], less than `span`, of `keys` and `values` [N or more, K, P, D].
+    `layers` [L, 12] are the addresses of the layers' weights, in the order of `decode.c`, `norm` is the last one's,
+    `cos` and `sin` are [positions, D/2]. The tokens' keys and values come to the places `lengths` [N], less than
+    `longest`, of `store` [L, 2, N or more, K, P, D]. `heads` is A, `inner` I.
     """
-    num_q, num_kv = heads
-    num_rows, size = len(qkv), keys.shape[-1]
-    out = qkv.new_empty(num_rows, num_q * size)
-    sizes = num_rows, num_q, num_kv, size, keys.shape[2], span
-    _call("attend", (qkv, cos, sin, keys, values, lengths, out), *sizes)
+    num_layers, _, max_rows, kv_heads, positions, size = store.shape
+    out = torch.empty_like(x)
+    sizes = num_layers, *x.shape, inner, heads, kv_heads, size, positions, max_rows, longest
+    _call("decode", (x, layers, norm, cos, sin, store, lengths, out), *sizes, eps)
     return out
 
 
@@ -218,7 +219,7 @@ def multiply(x: Tensor, panels: Tensor, columns: int, bias: Tensor | None) -> Te
     if bias is not None and not (usable(bias) and bias.shape == (columns,) and bias.is_contiguous()):
         raise ValueError(f"a bias {list(bias.shape)}, {bias.dtype} on {bias.device}, for {columns} columns of float32")
     out = x.new_empty((*x.shape[:-1], columns))
-    _call("multiply", (x, panels, bias, out), x.numel() // depth, columns, depth)
+    _call("multiply", (x, panels, bias, out), x.numel() // depth, columns, depth, False)
     return out
 
 

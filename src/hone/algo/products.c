@@ -12,8 +12,6 @@
 #define SHARES 8                      /* parts of the work for each thread: cores are not always equally fast */
 #define SMALL (1 << 18)               /* multiplications for which waking a second thread takes longer than it saves */
 
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
 /* How many columns a panel has on this processor. */
 int panel_width(void) { return WIDTH; }
 
@@ -113,9 +111,10 @@ void multiply_panels(const float *x, count row_stride, count depth_stride, const
     }
 }
 
-/* x [N, K], panels of a weight [C, K], bias [C] or NULL -> out [N, C] = x weight^T + bias */
+/* x [N, K], panels of a weight [C, K], bias [C] or NULL -> out [N, C] = x weight^T + bias; added to what is there if
+ * `add` */
 void multiply(const float *x, const float *panels, const float *bias, float *out, count rows, count columns, count depth,
-              int threads) {
+              int add, int threads) {
     count blocks = (rows + BLOCK - 1) / BLOCK, parts = (depth + DEPTH - 1) / DEPTH, num_panels = padded(columns) / WIDTH;
     count shares = blocks ? smaller(num_panels, (SHARES * threads + blocks - 1) / blocks) : 0;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (rows * columns * depth > SMALL)
@@ -125,11 +124,12 @@ void multiply(const float *x, const float *panels, const float *bias, float *out
         count first = num_panels * share / shares * WIDTH;
         count width = smaller(columns, num_panels * (share + 1) / shares * WIDTH) - first;
         float *to = out + first_row * columns + first;
-        for (count n = 0; bias && n < height; n++) memcpy(to + n * columns, bias + first, sizeof(float) * width);
+        for (count n = 0; bias && n < height; n++)
+            for (count c = 0; c < width; c++) to[n * columns + c] = bias[first + c] + (add ? to[n * columns + c] : 0);
         for (count part = 0; part < parts; part++) {
             count start = depth * part / parts, span = depth * (part + 1) / parts - start;
             multiply_panels(x + first_row * depth + start, depth, 1, panels + first * depth + start * WIDTH,
-                            depth * WIDTH, to, columns, height, width, span, bias || part);
+                            depth * WIDTH, to, columns, height, width, span, add || bias || part);
         }
     }
 }

@@ -6,6 +6,7 @@ are oneDNN's, which torch carries; all others are torch's own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,17 @@ class Product(Protocol):
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """The product by the loops, with a weight [C, K] that lies in panels."""
+
+    panels: Tensor
+    columns: int  # C
+
+    def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return kernels.multiply(x, self.panels, self.columns, bias)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return `x weight^T + bias` [..., C] of x [..., K] and weight [C, K]."""
     if not (kernels.usable(x) and kernels.usable(weight)):
@@ -37,8 +49,7 @@ def prepack(weight: Tensor) -> Product:
     """
     weight = weight.detach()
     if kernels.usable(weight):
-        panels, columns = kernels.pack(weight), len(weight)
-        return lambda x, bias=None: kernels.multiply(x, panels, columns, bias)
+        return Panels(kernels.pack(weight), len(weight))
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ONEDNN_ROWS)
         return lambda x, bias=None: torch.ops.mkldnn._linear_pointwise(x, ordered, bias, "none", [], "")

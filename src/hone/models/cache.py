@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hone.algo import kernels
 from hone.models.attention import turn_
 
 
@@ -39,15 +39,11 @@ class Cache:
     def advance(self, num_rows: int) -> Step:
         """Make room for one more token in each of the first `num_rows` rows; raise `IndexError` where there is none."""
         lengths = self.lengths[:num_rows].clone()
-        shortest, longest = (int(edge) for edge in lengths.aminmax())
+        longest = int(lengths.max())
         if longest >= self.store.shape[-2]:
             raise IndexError(f"a row of the cache is full: it has {longest} tokens")
         self.lengths[:num_rows] += 1
-        if shortest == longest or kernels.usable(self.store):  # whose loop goes by the lengths themselves
-            return Step(self, lengths, longest + 1, None)
-        hidden = torch.arange(longest + 1, device=lengths.device) > lengths[:, None]
-        mask = torch.zeros(hidden.shape, device=lengths.device).masked_fill_(hidden, -math.inf)
-        return Step(self, lengths, longest + 1, mask[:, None, None])
+        return Step(self, lengths, longest + 1)
 
     def move(self, source: int, to: int) -> None:
         """Copy a row into another."""
@@ -71,37 +67,30 @@ class Prompts:
             store[:, rows, :, : tokens.stop - tokens.start] = both[:, None, :, tokens]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
-    """One new token in each of N rows, at the positions `lengths` [N], attending to the `span` positions so far.
-
-    `mask` [N, 1, 1, span] hides what lies behind a row's own position; None where all rows have the same, or where the
-    loops in C attend.
-    """
+    """One new token in each of N rows, at the positions `lengths` [N], attending to the `span` positions so far."""
 
     cache: Cache
     lengths: Tensor
     span: int
-    mask: Tensor | None
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """What hides, [N, 1, 1, span], what lies behind a row's own position."""
+        hidden = torch.arange(self.span, device=self.lengths.device) > self.lengths[:, None]
+        return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -math.inf)[:, None, None]
 
     def attend(self, layer: int, qkv: Tensor, cos: Tensor, sin: Tensor, heads: tuple[int, int]) -> Tensor:
         """Keep the keys and values of `qkv` [N, (A + 2K) * D]; return what the queries attend to, [N, A * D]."""
         store = self.cache.store[layer]
-        if kernels.usable(qkv):
-            return kernels.attend(qkv, cos, sin, store[0], store[1], self.lengths, self.span, heads)
         num_q, num_kv = heads
         num_rows = len(qkv)
         parts = qkv.unflatten(-1, (num_q + 2 * num_kv, -1))
         turn_(parts[:, : num_q + num_kv], cos, sin)
         kv = parts[:, num_q:].unflatten(1, (2, num_kv))  # [N, 2, K, D]
-        if self.mask is None:
-            store[:, :num_rows, :, self.span - 1] = kv.transpose(0, 1)
-        else:
-            store[:, torch.arange(num_rows, device=qkv.device), :, self.lengths] = kv
+        store[:, torch.arange(num_rows, device=qkv.device), :, self.lengths] = kv
         keys, values = store[:, :num_rows, :, : self.span]
         # The heads that share a key are rows of one small product, so that keys are read once.
         queries = (parts[:, :num_q] * parts.shape[-1] ** -0.5).unflatten(1, (num_kv, -1))
-        scores = queries @ keys.transpose(-1, -2)
-        if self.mask is not None:
-            scores += self.mask
-        return (scores.softmax(-1) @ values).flatten(1)
+        return ((queries @ keys.transpose(-1, -2) + self.mask).softmax(-1) @ values).flatten(1)

@@ -13,14 +13,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hone.algo import kernels
-from hone.algo.products import Product, linear, prepack
+from hone.algo.products import Panels, Product, linear, prepack
 from hone.models.attention import Layout, attend
 from hone.models.cache import Cache, Prompts
 from hone.types import HoneError, Segment
@@ -80,6 +80,7 @@ class Decoder(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    _addresses: Tensor | None = None  # of the weights, while there are packed copies for the loops (`kernels.decode`)
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -133,8 +134,13 @@ class Decoder(nn.Module):
     def decode(self, ids: Tensor, cache: Cache) -> Tensor:
         """Return hidden states [N, H] of one new token a row, `ids` [N], after what the cache's first N rows hold."""
         step = cache.advance(len(ids))
-        cos, sin = self.cos[step.lengths], self.sin[step.lengths]
-        return self._through(ids, lambda index, qkv: step.attend(index, qkv, cos, sin, self.heads))
+        if self._addresses is None:
+            cos, sin = self.cos[step.lengths], self.sin[step.lengths]
+            return self._through(ids, lambda index, qkv: step.attend(index, qkv, cos, sin, self.heads))
+        return kernels.decode(
+            self.embed_tokens(ids), self._addresses, self.norm.weight, self.cos, self.sin, cache.store, step.lengths,
+            step.span, self.config.num_attention_heads, self.config.intermediate_size, self.norm.eps,
+        )  # fmt: skip
 
     def cache(self, num_rows: int, num_positions: int) -> Cache:
         """Return an empty cache for this model."""
@@ -157,13 +163,19 @@ class Decoder(nn.Module):
 
     @contextmanager
     def prepacked(self) -> Iterator[None]:
-        """Multiply, inside, without gradients and by copies of the weights that lie as that is fastest (`prepack`)."""
+        """Multiply, inside, without gradients and by copies of the weights that lie as that is fastest (`prepack`).
+
+        Where there are loops for it, a token is decoded by one call.
+        """
         linears = [module for module in self.modules() if isinstance(module, Linear)]
         try:
             for linear_ in linears:
-                linear_.packed = prepack(linear_.weight)
+                linear_.packed = prepack(linear_.merged())
+            if kernels.usable(self.norm.weight):
+                self._addresses = torch.tensor([cast(Layer, layer).addresses() for layer in self.layers])
             yield
         finally:
+            self._addresses = None
             for linear_ in linears:
                 linear_.packed = None
 
@@ -184,6 +196,10 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         if self.weight.device.type != "meta":  # there torch would load its compiler to draw nothing: a second
             super().reset_parameters()
+
+    def merged(self) -> Tensor:
+        """Return the matrix that the projection comes to."""
+        return self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is None:
@@ -290,6 +306,21 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, index: int, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
         x = x + self.o_proj(attention(index, self._normed(self.qkv_proj(self.input_layernorm(x)))))
         return x + self.down_proj(swiglu(self.gate_up_proj(self.post_attention_layernorm(x))))
+
+    def addresses(self) -> list[int]:
+        """Return where the weights lie, those of projections in panels, in the order of `decode.c`; 0 for none."""
+
+        def at(norm: RmsNorm | None) -> list[int]:
+            return [0 if norm is None else norm.weight.data_ptr()]
+
+        def both(linear_: Linear) -> list[int]:
+            assert isinstance(linear_.packed, Panels)
+            return [linear_.packed.panels.data_ptr(), 0 if linear_.bias is None else linear_.bias.data_ptr()]
+
+        return [
+            *at(self.input_layernorm), *both(self.qkv_proj), *at(self.q_norm), *at(self.k_norm), *both(self.o_proj),
+            *at(self.post_attention_layernorm), *both(self.gate_up_proj), *both(self.down_proj),
+        ]  # fmt: skip
 
     def _normed(self, qkv: Tensor) -> Tensor:
         """Normalise the heads' queries and keys, as Qwen3 does."""

@@ -30,7 +30,10 @@ class LoraLinear(Linear):
         self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))  # at first nothing
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+        whole = super().forward(x)
+        if self.packed is not None:  # which is of the merged matrix
+            return whole
+        return whole + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
 
     def merged(self) -> Tensor:
         """Return `W + scale * B A`, the one matrix that does the same."""

@@ -36,7 +36,7 @@ class Running:
     """One completion under way. `uniforms` [max_tokens] are the random numbers that it is drawn by."""
 
     params: SamplingParams
-    uniforms: Floats
+    uniforms: Sequence[float]
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     likeliest: list[list[tuple[int, float]]] = field(default_factory=list)  # a list a token, if asked for
@@ -96,7 +96,7 @@ class Batch:
             places.append((slice(start, end), slice(row, row + len(request.uniforms))))
             last += [end - 1] * len(request.uniforms)
             start = end
-            self.active += [Running(request.params, uniforms) for uniforms in request.uniforms]
+            self.active += [Running(request.params, memoryview(uniforms)) for uniforms in request.uniforms]
         ids = torch.as_tensor(np.concatenate([np.asarray(request.ids, np.int64) for request in requests]))
         layout = Layout.of([Segment(len(request.ids)) for request in requests])
         hidden = self.model.flat(ids.to(self._device), layout, self.cache.prompts(places))
