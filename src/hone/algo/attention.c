@@ -1,28 +1,54 @@
-/* Causal attention over a flat batch, and its gradients, by blocks of queries (Dao et al. 2022): memory is linear in the
- * length. A run of tokens sees itself causally and, where it continues another run, its parent, all of that one.
+/* Causal attention over a flat batch, and its gradients, by tiles of queries and keys (Dao et al. 2022): memory is linear
+ * in the length. A run of tokens sees itself causally and, where it continues another run, its parent, all of that one.
  *
  * All numbers are float32. Axes: T tokens, A attention heads, K key/value heads, D head size. qkv [T, (A + 2K) * D] holds
- * queries, keys and values, turned. A query's scores are those of its parent's keys, then those of its own run's, each
- * part padded to whole panels; `span` is the length of both. A task computes the same whatever thread takes it.
+ * queries, keys and values, turned. A task computes the same whatever thread takes it.
  */
 #include "kernels.h"
 
-#define QUERIES 24 /* of a block: their scores stay in the second-level cache up to a length of about 4,000 */
+#define QUERIES 48             /* of a tile, in long runs */
+#define KEYS 256               /* of a tile: what it takes stays in the second-level cache */
+#define STRIDE (KEYS + WIDTH)  /* between a tile's rows: were it a power of two, a column would lie in one set of the cache */
 
 typedef struct {
     const float *qkv;
     const count *starts, *lengths, *parents; /* of each run; the parent's number, or -1 */
     count runs, heads, kv_heads, size, row;  /* row: the numbers of a token in qkv */
-    count *places, longest;                  /* where a run's panels begin, in tokens; the longest span */
+    count *places;                           /* where a run's panels begin, in tokens */
 } batch;
 
+/* Some queries of a run, for one head. */
 typedef struct {
-    count run, head, first;
+    count run, head, first, rows;
 } task;
 
-/* How many of its queries' scores a run's parent takes. */
-INLINE count before(const batch *b, count run) {
-    return b->parents[run] < 0 ? 0 : padded(b->lengths[b->parents[run]]);
+/* Keys of a run that the queries see, padded to whole panels: of their own run, or of its parent. */
+typedef struct {
+    count run, first, length, width;
+} tile;
+
+/* How many queries a task of a run has: with many, a short run would compute much that is hidden. */
+INLINE count queries_of(count length) { return length > 4 * QUERIES ? QUERIES : QUERIES / 2; }
+
+INLINE count blocks_of(count length) { return (length + queries_of(length) - 1) / queries_of(length); }
+
+/* The n-th task of a run and head, of about as many queries as the others. */
+INLINE task task_of(const batch *b, count run, count head, count n) {
+    count length = b->lengths[run], blocks = blocks_of(length), first = length * n / blocks;
+    return (task){run, head, first, length * (n + 1) / blocks - first};
+}
+
+/* The tile that follows another, first the parent's, then those of the queries' own run; of length 0 after the last. */
+INLINE tile next_tile(const batch *b, task at, tile last) {
+    count first = last.first + last.length, run = last.run;
+    if (run != at.run && first == b->lengths[run]) run = at.run, first = 0;
+    count seen = run == at.run ? at.first + at.rows : b->lengths[run], length = smaller(KEYS, seen - first);
+    return (tile){run, first, length, padded(length) / WIDTH * WIDTH}; /* so that loops need no remainder */
+}
+
+INLINE tile first_tile(const batch *b, task at) {
+    count parent = b->parents[at.run];
+    return next_tile(b, at, (tile){parent < 0 ? at.run : parent, 0, 0, 0});
 }
 
 static batch open_batch(const float *qkv, const count *runs, count num_runs, count heads, count kv_heads, count size) {
@@ -30,11 +56,7 @@ static batch open_batch(const float *qkv, const count *runs, count num_runs, cou
     b.row = (heads + 2 * kv_heads) * size;
     b.places = malloc(sizeof(count) * (num_runs + 1));
     b.places[0] = 0;
-    for (count r = 0; r < num_runs; r++) {
-        count span = before(&b, r) + padded(b.lengths[r]);
-        b.places[r + 1] = b.places[r] + padded(b.lengths[r]);
-        if (span > b.longest) b.longest = span;
-    }
+    for (count r = 0; r < num_runs; r++) b.places[r + 1] = b.places[r] + padded(b.lengths[r]);
     return b;
 }
 
@@ -63,35 +85,24 @@ static void pack_heads(const batch *b, float *panels, count offset, int across) 
     }
 }
 
-/* x [rows, D] times the vectors of what queries first to first + rows of a run see -> out [rows, span]; returns span */
-INLINE count with_tokens(const batch *b, float *panels, task at, count rows, const float *x, count stride, float *out) {
-    count kv_head = at.head / (b->heads / b->kv_heads), parent = b->parents[at.run], depth = b->size;
-    count start = before(b, at.run), own = padded(at.first + rows);
-    if (parent >= 0)
-        multiply_panels(x, stride, 1, panels_of(b, panels, parent, kv_head, 0), depth * WIDTH, out, start + own, rows,
-                        start, depth, 0);
-    multiply_panels(x, stride, 1, panels_of(b, panels, at.run, kv_head, 0), depth * WIDTH, out + start, start + own,
-                    rows, own, depth, 0);
-    return (start + own) / WIDTH * WIDTH; /* which says what it is a multiple of, so that loops need no remainder */
+/* x [rows, D] times the vectors of a tile's keys -> out [rows, width], whose rows are STRIDE apart */
+INLINE void with_tokens(const batch *b, float *panels, task at, tile to, const float *x, count stride, float *out) {
+    float *from = panels_of(b, panels, to.run, at.head / (b->heads / b->kv_heads), 0) + to.first * b->size;
+    multiply_panels(x, stride, 1, from, b->size * WIDTH, out, STRIDE, at.rows, to.width, b->size, 0);
 }
 
-/* Sums over what the queries see, by weights [rows, span], of vectors -> out [rows, D] */
-static void over_tokens(const batch *b, float *panels, task at, count rows, const float *weights, count span, float *out,
-                        count stride) {
-    count kv_head = at.head / (b->heads / b->kv_heads), parent = b->parents[at.run];
-    if (parent >= 0)
-        multiply_panels(weights, span, 1, panels_of(b, panels, parent, kv_head, 1), b->lengths[parent] * WIDTH, out,
-                        stride, rows, b->size, b->lengths[parent], 0);
-    multiply_panels(weights + before(b, at.run), span, 1, panels_of(b, panels, at.run, kv_head, 1), b->lengths[at.run] * WIDTH, out,
-                    stride, rows, b->size, at.first + rows, parent >= 0);
+/* Sums over a tile's keys, by weights [rows, width], of vectors -> out [rows, D]; added to what is there if `add` */
+INLINE void over_tokens(const batch *b, float *panels, task at, tile to, const float *weights, float *out, count stride,
+                        int add) {
+    float *from = panels_of(b, panels, to.run, at.head / (b->heads / b->kv_heads), 1) + to.first * WIDTH;
+    multiply_panels(weights, STRIDE, 1, from, b->lengths[to.run] * WIDTH, out, stride, at.rows, b->size, to.length, add);
 }
 
-/* Take from the n-th query's scores [span] what it does not see: e^score becomes 0. A query all of whose scores have
- * overflowed to -inf gets NaN, not a mean over what it must not see. */
-INLINE void hide(const batch *b, task at, count n, float *row, count span) {
-    count parent = b->parents[at.run], seen = parent < 0 ? 0 : b->lengths[parent], start = before(b, at.run);
-    for (count i = seen; i < start; i++) row[i] = -INFINITY;
-    for (count i = start + at.first + n + 1; i < span; i++) row[i] = -INFINITY;
+/* Take from the n-th query's scores what it does not see: e^score becomes 0. A query all of whose scores have overflowed
+ * to -inf gets NaN, not a mean over what it must not see. */
+INLINE void hide(task at, tile to, count n, float *row) {
+    count seen = to.run == at.run ? smaller(to.length, at.first + n + 1 - to.first) : to.length;
+    for (count i = seen < 0 ? 0 : seen; i < to.width; i++) row[i] = -INFINITY;
 }
 
 /* e^(scale x - shift) in place; returns the sum. */
@@ -108,76 +119,84 @@ void attention(const float *qkv, const count *runs, float *out, float *normalise
     batch b = open_batch(qkv, runs, num_runs, heads, kv_heads, size);
     float *keys = room(&b, 0), *values = room(&b, 1), scale = 1.0f / sqrtf(size);
     count tasks = 0;
-    for (count r = 0; r < num_runs; r++) tasks += (b.lengths[r] + QUERIES - 1) / QUERIES * heads;
+    for (count r = 0; r < num_runs; r++) tasks += blocks_of(b.lengths[r]) * heads;
     task *todo = malloc(sizeof(task) * tasks), *end = todo;
     for (count r = 0; r < num_runs; r++)
         for (count head = 0; head < heads; head++)
-            for (count first = 0; first < b.lengths[r]; first += QUERIES) *end++ = (task){r, head, first};
+            for (count n = 0; n < blocks_of(b.lengths[r]); n++) *end++ = task_of(&b, r, head, n);
 #pragma omp parallel num_threads(threads)
     {
         pack_heads(&b, keys, heads, 0);
         pack_heads(&b, values, heads + kv_heads, 1);
-        float *scores = malloc(sizeof(float) * QUERIES * b.longest);
+        float *scores = malloc(sizeof(float) * QUERIES * STRIDE);
 #pragma omp for schedule(dynamic, 4)
         for (count t = 0; t < tasks; t++) {
             task at = todo[t];
-            count rows = smaller(QUERIES, b.lengths[at.run] - at.first), token = b.starts[at.run] + at.first;
-            float *to = out + (token * heads + at.head) * size, sums[QUERIES];
-            count span = with_tokens(&b, keys, at, rows, qkv + token * b.row + at.head * size, b.row, scores);
-            for (count n = 0; n < rows; n++) {
-                float *row = scores + n * span;
-                hide(&b, at, n, row, span);
-                float most = scale * largest(row, span);
-                sums[n] = exponentials(row, span, scale, most);
-                normalisers[(token + n) * heads + at.head] = most + logf(sums[n]);
+            count token = b.starts[at.run] + at.first;
+            float *to = out + (token * heads + at.head) * size, sums[QUERIES], most[QUERIES];
+            for (count n = 0; n < at.rows; n++) sums[n] = 0, most[n] = -INFINITY;
+            int add = 0;
+            for (tile seen = first_tile(&b, at); seen.length; seen = next_tile(&b, at, seen), add = 1) {
+                with_tokens(&b, keys, at, seen, qkv + token * b.row + at.head * size, b.row, scores);
+                for (count n = 0; n < at.rows; n++) { /* what was summed by a smaller score is scaled to the largest */
+                    float *row = scores + n * STRIDE, *sum = to + n * heads * size, before = most[n];
+                    hide(at, seen, n, row);
+                    float found = scale * largest(row, seen.width);
+                    most[n] = before > found ? before : found;
+                    float kept = exponential(before - most[n]);
+                    sums[n] = sums[n] * kept + exponentials(row, seen.width, scale, most[n]);
+                    for (count i = 0; add && i < size; i++) sum[i] *= kept;
+                }
+                over_tokens(&b, values, at, seen, scores, to, heads * size, add);
             }
-            over_tokens(&b, values, at, rows, scores, span, to, heads * size);
-            for (count n = 0; n < rows; n++)
+            for (count n = 0; n < at.rows; n++) {
                 for (count i = 0; i < size; i++) to[n * heads * size + i] /= sums[n];
+                normalisers[(token + n) * heads + at.head] = most[n] + logf(sums[n]);
+            }
         }
         free(scores);
     }
     free(todo), free(keys), free(values), free(b.places);
 }
 
-/* Add to each vector that queries see, in `out` [T, A, D], the vectors [rows, D] of the queries by weights [rows, span];
- * `panels` is room for them. */
-static void to_tokens(const batch *b, task at, count rows, const float *weights, count span, const float *vectors,
-                      count stride, float *panels, float *out) {
-    count width = b->heads * b->size, parent = b->parents[at.run], own = at.first + rows;
-    pack_panels(vectors, panels, b->size, rows, 1, stride);
-    out += at.head * b->size;
-    if (parent >= 0)
-        multiply_panels(weights, 1, span, panels, rows * WIDTH, out + b->starts[parent] * width, width,
-                        b->lengths[parent], b->size, rows, 1);
-    multiply_panels(weights + before(b, at.run), 1, span, panels, rows * WIDTH, out + b->starts[at.run] * width, width,
-                    own, b->size, rows, 1);
+/* Add to the vectors of a tile's keys, in `out` [T, A, D], the queries' vectors, in panels, by weights [rows, width]. */
+INLINE void to_tokens(const batch *b, task at, tile to, const float *weights, const float *panels, float *out) {
+    count width = b->heads * b->size;
+    multiply_panels(weights, 1, STRIDE, panels, at.rows * WIDTH,
+                    out + (b->starts[to.run] + to.first) * width + at.head * b->size, width, to.length, b->size, at.rows,
+                    1);
 }
 
-/* The gradients of one head and of a run's queries; those of keys and values come to to_keys and to_values [T, A, D]. */
-static void run_backward(const batch *b, float *keys, float *keys_across, float *values, task at, const float *out,
-                         const float *normalisers, const float *grad, float *to_qkv, float *to_keys, float *to_values,
-                         float *weights, float *grads, float *panels) {
-    count size = b->size, width = b->heads * size;
-    float scale = 1.0f / sqrtf(size);
-    for (at.first = 0; at.first < b->lengths[at.run]; at.first += QUERIES) {
-        count rows = smaller(QUERIES, b->lengths[at.run] - at.first), token = b->starts[at.run] + at.first;
-        count place = token * width + at.head * size;
-        const float *query = b->qkv + token * b->row + at.head * size;
-        count span = with_tokens(b, keys, at, rows, query, b->row, weights);
-        with_tokens(b, values, at, rows, grad + place, width, grads);
-        for (count n = 0; n < rows; n++) {
-            float *row = weights + n * span, *to = grads + n * span;
-            float along = dot(grad + place + n * width, out + place + n * width, size);
-            float normaliser = normalisers[(token + n) * b->heads + at.head];
-            hide(b, at, n, row, span);
-            exponentials(row, span, scale, normaliser);
+/* What the gradients of a thread's tiles are made of. */
+typedef struct {
+    float *weights, *grads, *queries, *upstream;
+} desk;
+
+/* The gradients of a task's queries; those of keys and values come to to_keys and to_values [T, A, D]. */
+static void task_backward(const batch *b, float *keys, float *keys_across, float *values, task at, const float *out,
+                          const float *normalisers, const float *grad, float *to_qkv, float *to_keys, float *to_values,
+                          desk own) {
+    count size = b->size, width = b->heads * size, token = b->starts[at.run] + at.first;
+    const float *query = b->qkv + token * b->row + at.head * size, *upstream = grad + token * width + at.head * size;
+    float scale = 1.0f / sqrtf(size), along[QUERIES];
+    for (count n = 0; n < at.rows; n++)
+        along[n] = dot(upstream + n * width, out + token * width + at.head * size + n * width, size);
+    pack_panels(query, own.queries, size, at.rows, 1, b->row);
+    pack_panels(upstream, own.upstream, size, at.rows, 1, width);
+    int add = 0;
+    for (tile seen = first_tile(b, at); seen.length; seen = next_tile(b, at, seen), add = 1) {
+        with_tokens(b, keys, at, seen, query, b->row, own.weights);
+        with_tokens(b, values, at, seen, upstream, width, own.grads);
+        for (count n = 0; n < at.rows; n++) {
+            float *row = own.weights + n * STRIDE, *to = own.grads + n * STRIDE;
+            hide(at, seen, n, row);
+            exponentials(row, seen.width, scale, normalisers[(token + n) * b->heads + at.head]);
 #pragma omp simd
-            for (count i = 0; i < span; i++) to[i] = row[i] * (to[i] - along) * scale;
+            for (count i = 0; i < seen.width; i++) to[i] = row[i] * (to[i] - along[n]) * scale;
         }
-        over_tokens(b, keys_across, at, rows, grads, span, to_qkv + token * b->row + at.head * size, b->row);
-        to_tokens(b, at, rows, weights, span, grad + place, width, panels, to_values);
-        to_tokens(b, at, rows, grads, span, query, b->row, panels, to_keys);
+        over_tokens(b, keys_across, at, seen, own.grads, to_qkv + token * b->row + at.head * size, b->row, add);
+        to_tokens(b, at, seen, own.weights, own.upstream, to_values);
+        to_tokens(b, at, seen, own.grads, own.queries, to_keys);
     }
 }
 
@@ -194,17 +213,18 @@ void attention_backward(const float *qkv, const count *runs, const float *out, c
         pack_heads(&b, keys, heads, 0);
         pack_heads(&b, values, heads + kv_heads, 0);
         pack_heads(&b, keys_across, heads, 1);
-        float *weights = malloc(sizeof(float) * QUERIES * b.longest), *grads = malloc(sizeof(float) * QUERIES * b.longest);
-        float *panels = malloc(sizeof(float) * QUERIES * padded(size));
+        count tile_size = QUERIES * STRIDE, panels_size = QUERIES * padded(size);
+        float *memory = malloc(sizeof(float) * 2 * (tile_size + panels_size));
+        desk own = {memory, memory + tile_size, memory + 2 * tile_size, memory + 2 * tile_size + panels_size};
 #pragma omp for schedule(dynamic)
         for (count t = 0; t < num_runs * heads; t++) { /* runs that share keys are one thread's, in their order */
             count root = t / heads;
             for (count r = root; r < num_runs && b.parents[root] < 0; r++)
-                if (r == root || b.parents[r] == root)
-                    run_backward(&b, keys, keys_across, values, (task){r, t % heads, 0}, out, normalisers, grad, to_qkv,
-                                 to_keys, to_values, weights, grads, panels);
+                for (count n = 0; (r == root || b.parents[r] == root) && n < blocks_of(b.lengths[r]); n++)
+                    task_backward(&b, keys, keys_across, values, task_of(&b, r, t % heads, n), out, normalisers, grad,
+                                  to_qkv, to_keys, to_values, own);
         }
-        free(weights), free(grads), free(panels);
+        free(memory);
 #pragma omp for
         for (count t = 0; t < tokens; t++)
             for (count k = 0; k < 2 * kv_heads; k++) {
