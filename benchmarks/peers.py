@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,21 +61,26 @@ def sample_lengths(
 ) -> list[list[Rollout]]:
     """Sample completions that have these lengths, one for each sequence, whatever end tokens are drawn."""
     wanted: dict[sampling.Running, int] = {}
-    remaining = iter(lengths)
+    remaining, longest = iter(lengths), max(lengths)
+    endless = copy(sampler.tokenizer)
+    endless.eos_id = -1  # no token's
 
     class FixedLengths(sampling.Batch):
         def extend(self, requests: Sequence[sampling.Request]) -> list[sampling.Running]:
+            self.tokenizer = endless
             fresh = super().extend(requests)
             wanted.update(zip(fresh, remaining, strict=False))
             return fresh
 
         def _draw_alike(self, hidden: Tensor, sequences: Sequence[sampling.Running]) -> None:
             super()._draw_alike(hidden, sequences)
-            for sequence in sequences:
-                sequence.finish_reason = "length" if len(sequence.ids) == wanted[sequence] else None
+            if min(lengths) < longest:
+                for sequence in sequences:
+                    if len(sequence.ids) == wanted[sequence]:
+                        sequence.finish_reason = "length"
 
     with patch.object(sampling, "Batch", FixedLengths):
-        groups = sampler.sample(prompts, SamplingParams(max_tokens=max(lengths)), seed=seed)
+        groups = sampler.sample(prompts, SamplingParams(max_tokens=longest), seed=seed)
     assert [len(rollout.completion_ids) for group in groups for rollout in group] == list(lengths)
     return groups
 
