@@ -66,9 +66,10 @@ class Served:
         ids = self.engine.tokenizer.encode(PROMPT)
         batch = Batch(self.engine.model, self.engine.tokenizer, max_rows=count, num_positions=1024)
         uniforms = np.random.default_rng(seed).random((count, params.max_tokens), np.float32)
-        sequences = batch.add(ids, params, uniforms)
-        while batch.num_active:
-            batch.step()
+        with self.engine.model.prepacked():
+            sequences = batch.add(ids, params, uniforms)
+            while batch.num_active:
+                batch.step()
         return sequences
 
     def text(self, token: int) -> str:

@@ -80,7 +80,8 @@ class Decoder(nn.Module):
 
     cos: Tensor
     sin: Tensor
-    _addresses: Tensor | None = None  # of the weights, while there are packed copies for the loops (`kernels.decode`)
+    # While there are packed copies for the loops: where the layers' weights lie (`kernels.decode`), and what keeps them.
+    _packed: tuple[Tensor, list[Product | None]] | None = None
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -134,11 +135,12 @@ class Decoder(nn.Module):
     def decode(self, ids: Tensor, cache: Cache) -> Tensor:
         """Return hidden states [N, H] of one new token a row, `ids` [N], after what the cache's first N rows hold."""
         step = cache.advance(len(ids))
-        if self._addresses is None:
+        packed = self._packed
+        if packed is None:
             cos, sin = self.cos[step.lengths], self.sin[step.lengths]
             return self._through(ids, lambda index, qkv: step.attend(index, qkv, cos, sin, self.heads))
         return kernels.decode(
-            self.embed_tokens(ids), self._addresses, self.norm.weight, self.cos, self.sin, cache.store, step.lengths,
+            self.embed_tokens(ids), packed[0], self.norm.weight, self.cos, self.sin, cache.store, step.lengths,
             step.span, self.config.num_attention_heads, self.config.intermediate_size, self.norm.eps,
         )  # fmt: skip
 
@@ -168,14 +170,18 @@ class Decoder(nn.Module):
         Where there are loops for it, a token is decoded by one call.
         """
         linears = [module for module in self.modules() if isinstance(module, Linear)]
+        if all(linear_.packed is not None for linear_ in linears):
+            yield  # inside another one
+            return
         try:
             for linear_ in linears:
                 linear_.packed = prepack(linear_.merged())
             if kernels.usable(self.norm.weight):
-                self._addresses = torch.tensor([cast(Layer, layer).addresses() for layer in self.layers])
+                addresses = torch.tensor([cast(Layer, layer).addresses() for layer in self.layers])
+                self._packed = addresses, [linear_.packed for linear_ in linears]
             yield
         finally:
-            self._addresses = None
+            self._packed = None
             for linear_ in linears:
                 linear_.packed = None
 
