@@ -80,7 +80,7 @@ class Decoder(nn.Module):
 
     cos: Tensor
     sin: Tensor
-    # While there are packed copies for the loops: where the layers' weights lie (`kernels.decode`), and what keeps them.
+    # While there are packed copies for the loops: where weights lie (`kernels.decode`), and what keeps them there.
     _packed: tuple[Tensor, list[Product | None]] | None = None
 
     def __init__(self, config: DecoderConfig) -> None:
