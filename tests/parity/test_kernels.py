@@ -135,6 +135,20 @@ def test_a_new_token_through_all_layers(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_a_token_behind_the_models_positions_is_refused() -> None:
+    config = DecoderConfig(
+        model_type="llama", vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=1, num_key_value_heads=1, head_dim=8, max_position_embeddings=4,
+    )  # fmt: skip
+    decoder = Decoder(config)
+    cache, ids = decoder.cache(1, 5), torch.tensor([1])
+    with torch.inference_mode(), decoder.prepacked():
+        for _ in range(4):
+            decoder.decode(ids, cache)
+        with pytest.raises(IndexError, match=r"place 4 .* 4 positions"):
+            decoder.decode(ids, cache)
+
+
 @pytest.mark.parametrize("size", [50, 512, 49152])
 def test_a_loss_of_logprobs_and_its_gradients(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(size)

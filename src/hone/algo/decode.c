@@ -49,8 +49,8 @@ INLINE void attend_head(const float *restrict queries, const float *restrict key
     }
 }
 
-/* Turn each row's queries and keys, keep its keys and values at `lengths` [N], less than `longest`, and attend to all so far.
- * qkv [N, (A + 2K) * D], cos and sin [positions, D/2], keys and values [N, K, P, D] -> out [N, A * D] */
+/* Turn each row's queries and keys, keep its keys and values at `lengths` [N], less than `longest`, and attend to all so
+ * far. qkv [N, (A + 2K) * D], cos and sin [positions, D/2], keys and values [N, K, P, D] -> out [N, A * D] */
 static void attend(float *qkv, const float *cos, const float *sin, float *keys, float *values, const count *lengths,
                    float *out, count rows, count heads, count kv_heads, count size, count positions, count longest,
                    int threads) {
@@ -88,7 +88,6 @@ static void attend(float *qkv, const float *cos, const float *sin, float *keys, 
         free(weights);
     }
 }
-
 
 /* Where the weights of a layer lie: vectors, and matrices in panels; NULL what a model does without. */
 typedef struct {
