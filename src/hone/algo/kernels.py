@@ -140,7 +140,9 @@ def decode(
 
     `layers` [L, 12] are the addresses of the layers' weights, in the order of `decode.c`, `norm` is the last one's,
     `cos` and `sin` are [positions, D/2]. The tokens' keys and values come to the places `lengths` [N], less than
-    `longest`, of `store` [L, 2, N or more, K, P, D]. `heads` is A, `inner` I. Raises `IndexError` where it lacks such places.
+    `longest`, of `store` [L, 2, N or more, K, P, D]. `heads` is A, `inner` I.
+
+    Raises `IndexError` where the store or the angles lack such places.
     """
     num_layers, _, max_rows, kv_heads, positions, size = store.shape
     if longest > min(positions, len(cos)) or len(x) > max_rows or len(layers) > num_layers:
