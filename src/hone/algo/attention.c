@@ -6,9 +6,9 @@
  */
 #include "kernels.h"
 
-#define QUERIES 48             /* of a tile, in long runs */
-#define KEYS 256               /* of a tile: what it takes stays in the second-level cache */
-#define STRIDE (KEYS + WIDTH)  /* between a tile's rows: were it a power of two, a column would lie in one set of the cache */
+#define QUERIES 48            /* of a tile, in long runs */
+#define KEYS 256              /* of a tile: what it takes stays in the second-level cache */
+#define STRIDE (KEYS + WIDTH) /* between a tile's rows: by a power of two, a column would lie in one set of the cache */
 
 typedef struct {
     const float *qkv;

@@ -5,15 +5,13 @@
  */
 #include "kernels.h"
 
-#define SMALL 16384 /* numbers for which waking a second thread takes longer than it saves */
-
 /* One row's queries [G, D] that share the keys and values [P, D] of one head, the next of which lie `ahead` of them;
- * `weights` [G, P], whose rows are `span` apart, a multiple of LANES, is room to work in. */
+ * `weights` [G, P], whose rows are `span` apart, a multiple of WIDTH, is room to work in. */
 INLINE void attend_head(const float *restrict queries, const float *restrict keys, const float *restrict values,
                         float *restrict out, float *restrict weights, count group, count length, count size, count span,
                         count ahead) {
     float scale = 1.0f / sqrtf(size);
-    count whole = (length + LANES - 1) / LANES * LANES;
+    count whole = padded(length);
     for (count p = 0; p < length; p++) {
         for (count d = 0; d < size; d += 16) { /* memory is slower than what is done here */
             __builtin_prefetch(keys + ahead + p * size + d);
@@ -54,7 +52,7 @@ INLINE void attend_head(const float *restrict queries, const float *restrict key
 static void attend(float *qkv, const float *cos, const float *sin, float *keys, float *values, const count *lengths,
                    float *out, count rows, count heads, count kv_heads, count size, count positions, count longest,
                    int threads) {
-    count group = heads / kv_heads, half = size / 2, span = (longest + LANES - 1) / LANES * LANES;
+    count group = heads / kv_heads, half = size / 2, span = padded(longest);
 #pragma omp parallel num_threads(threads) if (rows * heads * size * longest > SMALL)
     {
         float *weights = malloc(sizeof(float) * group * span);

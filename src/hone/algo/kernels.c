@@ -6,8 +6,7 @@
  */
 #include "kernels.h"
 
-#define SMALL 16384 /* numbers for which waking a second thread takes longer than it saves */
-#define BLOCK 128   /* tokens whose probabilities are summed before one of them is looked for */
+#define BLOCK 128 /* tokens whose probabilities are summed before one of them is looked for */
 
 /* x [N, H], weight [H] -> out [N, H] */
 void rms_norm(const float *x, const float *weight, float *out, count rows, count size, float eps, int threads) {

@@ -16,6 +16,7 @@ typedef int64_t count;
 #define LANES 4
 #endif
 #define WIDTH (2 * LANES) /* columns of a panel */
+#define SMALL 16384       /* numbers for which waking a second thread takes longer than it saves */
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 

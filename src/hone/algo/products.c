@@ -10,7 +10,7 @@
 #define DEPTH (5120 / WIDTH)          /* of K, so that WIDTH * DEPTH weights stay in the first-level cache: 20 KB */
 #define BLOCK 96                      /* rows, so that BLOCK * DEPTH numbers stay in the second-level cache */
 #define SHARES 8                      /* parts of the work for each thread: cores are not always equally fast */
-#define SMALL (1 << 18)               /* multiplications for which waking a second thread takes longer than it saves */
+#define SMALL_PRODUCT (1 << 18)       /* multiplications for which waking a second thread takes longer than it saves */
 
 /* How many columns a panel has on this processor. */
 int panel_width(void) { return WIDTH; }
@@ -35,7 +35,7 @@ void pack_panels(const float *weight, float *panels, count columns, count depth,
 /* The same by several threads. */
 void pack(const float *weight, float *panels, count columns, count depth, count column_stride, count depth_stride,
           int threads) {
-#pragma omp parallel for num_threads(threads) if (columns * depth > SMALL)
+#pragma omp parallel for num_threads(threads) if (columns * depth > SMALL_PRODUCT)
     for (count first = 0; first < columns; first += WIDTH)
         pack_panels(weight + first * column_stride, panels + first * depth, smaller(WIDTH, columns - first), depth,
                     column_stride, depth_stride);
@@ -117,7 +117,7 @@ void multiply(const float *x, const float *panels, const float *bias, float *out
               int add, int threads) {
     count blocks = (rows + BLOCK - 1) / BLOCK, parts = (depth + DEPTH - 1) / DEPTH, num_panels = padded(columns) / WIDTH;
     count shares = blocks ? smaller(num_panels, (SHARES * threads + blocks - 1) / blocks) : 0;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (rows * columns * depth > SMALL)
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (rows * columns * depth > SMALL_PRODUCT)
     for (count task = 0; task < blocks * shares; task++) {
         count block = task / shares, share = task % shares;
         count first_row = rows * block / blocks, height = rows * (block + 1) / blocks - first_row;

@@ -212,7 +212,8 @@ def _score_each(
     try:
         for found in threads.map(timed, [tries[i : i + HANDFUL] for i in range(0, len(tries), HANDFUL)]):
             scored += found
-            _check_judging([score for score, _ in scored])
+            if len(scored) == GIVE_UP_AFTER:
+                _check_judging([score for score, _ in scored])
             on_verdict(len(scored), len(tries))
     finally:
         threads.shutdown(cancel_futures=True)
@@ -221,8 +222,6 @@ def _score_each(
 
 def _check_judging(scores: Sequence[Score]) -> None:
     """Give up on rewards that judge next to nothing: one that hangs takes two seconds a try."""
-    if len(scores) != GIVE_UP_AFTER:
-        return
     whys = Counter(score.why for score in scores if score.verdict is Verdict.UNSCORABLE)
     if whys.total() > GIVE_UP_AFTER / 2:
         why, _ = whys.most_common(1)[0]
